@@ -1,0 +1,70 @@
+# Every target sets up what it needs. `make help` lists them.
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+
+PYTHON ?= python3
+VENV ?= .venv
+UV_VERSION := 0.13.9
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+# uv does not read pip's settings: an index that was set for pip is passed on.
+ifdef PIP_INDEX_URL
+export UV_DEFAULT_INDEX ?= $(PIP_INDEX_URL)
+endif
+export OMP_NUM_THREADS ?= 1
+
+.PHONY: help setup lint fix test test-lowest coverage bench demo lock clean
+
+help: ## Show this list
+	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 16
+
+setup: $(INSTALLED) ## Make the virtual environment with exactly the locked packages
+
+$(INSTALLED): requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+	  || { echo "Python >= 3.11 is needed; name one with PYTHON=..." >&2; exit 2; }
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) \
+	  || { echo "the venv module is missing (Debian: apt install python3-venv)" >&2; exit 2; }
+	@echo "setting up $(VENV) (the first time fetches about 3 GB)"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check uv==$(UV_VERSION)
+	@VIRTUAL_ENV=$(abspath $(VENV)) $(BIN)/uv pip sync --quiet --require-hashes requirements.lock
+	@VIRTUAL_ENV=$(abspath $(VENV)) $(BIN)/uv pip install --quiet --no-deps --editable .
+	@touch $@
+
+lint: $(INSTALLED) ## Check format, style, types and layers
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+fix: $(INSTALLED) ## Format, and mend what can be mended by itself
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+test: $(INSTALLED) ## Run the tests (TESTS=path to choose)
+	$(BIN)/pytest -q $(TESTS)
+
+test-lowest: requirements.lock ## Run the tests with the lowest versions that pyproject allows
+	@$(MAKE) --no-print-directory setup
+	@test -x .venv-lowest/bin/python || $(PYTHON) -m venv .venv-lowest
+	VIRTUAL_ENV=$(abspath .venv-lowest) $(BIN)/uv pip install --quiet --resolution lowest-direct --editable '.[dev]'
+	.venv-lowest/bin/pytest -q $(TESTS)
+
+coverage: $(INSTALLED) ## Run the tests and show what they do not reach
+	$(BIN)/pytest -q --cov --cov-report=term-missing:skip-covered $(TESTS)
+
+bench: $(INSTALLED) ## Measure speed and memory; prints the machine, dtype and ratios
+	$(BIN)/python -m tests.bench
+
+demo: $(INSTALLED) ## Serve a tiny model with dp=2 on the CPU and ask it something (DETACH=1: then stop)
+	@$(BIN)/python -m serving_cli.demo $(if $(filter 1,$(DETACH)),--detach)
+
+lock: ## Resolve pyproject anew into requirements.lock
+	@test -x $(BIN)/uv || { $(PYTHON) -m venv $(VENV) && $(BIN)/python -m pip install -q uv==$(UV_VERSION); }
+	$(BIN)/uv pip compile --quiet --upgrade --extra dev --universal --python-version 3.11 \
+	  --generate-hashes --no-header --no-annotate pyproject.toml --output-file requirements.lock
+
+clean: ## Remove everything that was made here
+	rm -rf $(VENV) .venv-lowest .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage* dist

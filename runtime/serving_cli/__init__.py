@@ -1,0 +1,1 @@
+"""The command line, `ascend-serving`. Commands import their component only when they run."""

@@ -1,0 +1,196 @@
+"""Runs an application under uvicorn and owns the signals.
+
+uvicorn raises SIGTERM again after its shutdown (tried on 0.54), so that nothing behind it runs and
+the exit code is -15; here the first signal drains and the second ends at once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import signal
+import socket
+import ssl
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import uvicorn
+from fastapi import FastAPI
+
+from serving_http.limits import Limits
+from serving_http.protocol import guarded_by
+
+_SIGNALS = (signal.SIGTERM, signal.SIGINT)
+_GRACE_S = 5
+"""For answers that are being written when the drain is over."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tls:
+    """A certificate chain and its private key, PEM files."""
+
+    cert: Path
+    key: Path
+
+
+def bind(host: str, port: int) -> socket.socket:
+    """Bind and listen, so that a port in use is found before anything else starts.
+
+    Raises:
+        OSError: the address is in use, not ours, or unknown.
+    """
+    family, _, _, _, address = socket.getaddrinfo(
+        host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+    )[0]
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(address)
+        listener.listen(2048)
+        listener.setblocking(False)
+    except OSError:
+        listener.close()
+        raise
+    return listener
+
+
+async def serve(
+    app: FastAPI,
+    *,
+    sockets: list[socket.socket],
+    limits: Limits,
+    tls: Tls | None,
+    on_stopping: Callable[[], Coroutine[object, object, None]],
+) -> None:
+    """Serve until SIGTERM or SIGINT, then `on_stopping()`, then close.
+
+    The listeners stay open during `on_stopping`, which has to end by itself; a second signal cuts
+    it short. Cancelling this coroutine stops serving as well.
+    """
+    async with running(app, sockets=sockets, limits=limits, tls=tls) as server:
+        with signals() as (first, second):
+            await _first_of(first.wait(), server.wait_ended())
+            if not server.has_ended:
+                await _first_of(on_stopping(), second.wait())
+            if second.is_set():
+                server.end_at_once()
+
+
+@contextlib.asynccontextmanager
+async def running(
+    app: FastAPI, *, sockets: list[socket.socket], limits: Limits, tls: Tls | None
+) -> AsyncIterator[HttpServer]:
+    """Accept connections inside the context; on leaving, answers get a short grace."""
+    server = HttpServer(app, limits=limits, tls=tls)
+    await server.start(sockets)
+    try:
+        yield server
+    finally:
+        await server.stop()
+
+
+class HttpServer:
+    """One uvicorn server inside a running event loop, which installs no signal handlers."""
+
+    def __init__(self, app: FastAPI, *, limits: Limits, tls: Tls | None) -> None:
+        config = uvicorn.Config(
+            app,
+            http=guarded_by(limits),
+            ws="none",
+            lifespan="on",
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            timeout_keep_alive=int(limits.idle_timeout_s),
+            timeout_graceful_shutdown=_GRACE_S,
+        )
+        config.load()
+        config.ssl = _ssl_context(tls)
+        self._server = _Server(config)
+        self._task: asyncio.Task[None] | None = None
+
+    async def start(self, sockets: list[socket.socket]) -> None:
+        """Run the application's lifespan and accept connections.
+
+        Raises:
+            RuntimeError: the application failed to start; its log says why.
+        """
+        self._task = asyncio.create_task(self._server.serve(sockets))
+        await _first_of(self._server.accepting.wait(), self.wait_ended())
+        if self.has_ended:
+            raise RuntimeError("the application failed to start") from self._task.exception()
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether the server runs no more."""
+        return self._task is not None and self._task.done()
+
+    async def wait_ended(self) -> None:
+        """Wait until the server has ended, for whatever reason."""
+        assert self._task is not None
+        await asyncio.wait([self._task])
+
+    async def stop(self) -> None:
+        """Close the listeners, let answers end, run the application's lifespan to its end."""
+        self._server.should_exit = True
+        if self._task is not None:
+            await asyncio.wait([self._task])
+
+    def end_at_once(self) -> None:
+        """Cut every connection, so that `stop` waits for nothing."""
+        self._server.force_exit = True
+        for connection in list(self._server.server_state.connections):
+            connection.transport.abort()
+
+
+class _Server(uvicorn.Server):
+    def __init__(self, config: uvicorn.Config) -> None:
+        super().__init__(config)
+        self.accepting = asyncio.Event()
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        self.accepting.set()
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+def _ssl_context(tls: Tls | None) -> ssl.SSLContext | None:
+    if tls is None:
+        return None
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(tls.cert, tls.key)
+    return context
+
+
+@contextlib.contextmanager
+def signals() -> Iterator[tuple[asyncio.Event, asyncio.Event]]:
+    """Turn SIGTERM and SIGINT into two events: the first signal, and any further one."""
+    loop = asyncio.get_running_loop()
+    first, second = asyncio.Event(), asyncio.Event()
+
+    def on_signal() -> None:
+        (second if first.is_set() else first).set()
+
+    for number in _SIGNALS:
+        loop.add_signal_handler(number, on_signal)
+    try:
+        yield first, second
+    finally:
+        for number in _SIGNALS:
+            loop.remove_signal_handler(number)
+
+
+async def _first_of(*awaitables: Coroutine[object, object, object]) -> None:
+    """Wait for one of them and cancel the others; raise what the finished ones raised."""
+    tasks = [asyncio.ensure_future(awaitable) for awaitable in awaitables]
+    try:
+        done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        for task in done:
+            task.result()
+    finally:
+        for task in tasks:
+            task.cancel()

@@ -1,0 +1,59 @@
+"""What may be imported where, beyond what the import contracts in pyproject say."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+SOURCE_ROOTS = ("operator", "router", "runtime")
+
+BLOCKED = {
+    "serving_contract": ["torch", "transformers", "kopf", "kubernetes", "fastapi", "aiohttp"],
+    "serving_http": ["torch", "transformers", "kopf", "kubernetes"],
+    "serving_router": ["torch", "transformers", "kopf", "kubernetes"],
+    "serving_runtime": ["torch", "kopf", "kubernetes", "serving_router"],
+    "serving_cli": ["torch", "transformers", "kopf", "kubernetes", "fastapi", "aiohttp"],
+}
+NEEDS_TORCH = {"serving_runtime.worker", "serving_runtime.sampler", "serving_runtime.model"}
+
+IMPORT_ALL = """
+import importlib, pkgutil, sys
+package, blocked, left_out = sys.argv[1], sys.argv[2].split(","), sys.argv[3].split(",")
+sys.modules.update(dict.fromkeys(blocked))
+root = importlib.import_module(package)
+for module in pkgutil.walk_packages(root.__path__, package + "."):
+    if not any((module.name + ".").startswith(name + ".") for name in left_out):
+        importlib.import_module(module.name)
+"""
+
+
+@pytest.mark.parametrize("root", SOURCE_ROOTS)
+def test_source_root_holds_packages_only(root: str) -> None:
+    """A package called `operator` at the root would replace the standard library's module."""
+    modules = list((ROOT / root).glob("*.py")) + list((ROOT / root).glob("*.so"))
+    assert modules == []
+
+
+def test_tests_are_no_packages() -> None:
+    assert list((ROOT / "tests").rglob("__init__.py")) == []
+
+
+@pytest.mark.parametrize("package", BLOCKED)
+def test_package_imports_without_what_it_must_not_need(package: str) -> None:
+    command = [sys.executable, "-P", "-c", IMPORT_ALL, package]
+    blocked, left_out = ",".join(BLOCKED[package]), ",".join(NEEDS_TORCH)
+    done = subprocess.run(
+        [*command, blocked, left_out], capture_output=True, text=True, check=False, cwd="/"
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def test_standard_library_operator_is_the_standard_librarys_from_the_repository_root() -> None:
+    code = "import operator; print(operator.__file__)"
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT)
+    assert not Path(done.stdout.strip()).is_relative_to(ROOT / "operator")
