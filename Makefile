@@ -14,6 +14,7 @@ ifdef PIP_INDEX_URL
 export UV_DEFAULT_INDEX ?= $(PIP_INDEX_URL)
 endif
 export OMP_NUM_THREADS ?= 1
+PORT ?= 8000
 
 .PHONY: help setup lint fix test test-lowest coverage bench demo lock clean
 
@@ -55,11 +56,11 @@ test-lowest: requirements.lock ## Run the tests with the lowest versions that py
 coverage: $(INSTALLED) ## Run the tests and show what they do not reach
 	$(BIN)/pytest -q --cov --cov-report=term-missing:skip-covered $(TESTS)
 
-bench: $(INSTALLED) ## Measure speed and memory; prints the machine, dtype and ratios
-	$(BIN)/python -m tests.bench
+bench: $(INSTALLED) ## Measure speed and memory (ONLY=engine,router,...); prints machine and ratios
+	$(BIN)/python -m tests.bench $(ONLY)
 
-demo: $(INSTALLED) ## Serve a tiny model with dp=2 on the CPU and ask it something (DETACH=1: then stop)
-	@$(BIN)/python -m serving_cli.demo $(if $(filter 1,$(DETACH)),--detach)
+demo: $(INSTALLED) ## Serve a tiny model with dp=2 on the CPU and ask it (DETACH=1: then stop; PORT=N)
+	@$(BIN)/python -m serving_cli.demo --port $(PORT) $(if $(filter 1,$(DETACH)),--detach)
 
 lock: ## Resolve pyproject anew into requirements.lock
 	@test -x $(BIN)/uv || { $(PYTHON) -m venv $(VENV) && $(BIN)/python -m pip install -q uv==$(UV_VERSION); }

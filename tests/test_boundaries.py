@@ -16,9 +16,10 @@ BLOCKED = {
     "serving_http": ["torch", "transformers", "kopf", "kubernetes"],
     "serving_router": ["torch", "transformers", "kopf", "kubernetes"],
     "serving_runtime": ["torch", "kopf", "kubernetes", "serving_router"],
-    "serving_cli": ["torch", "transformers", "kopf", "kubernetes", "fastapi", "aiohttp"],
+    "serving_cli": ["torch", "transformers", "kopf", "kubernetes"],
 }
-NEEDS_TORCH = {"serving_runtime.worker", "serving_runtime.sampler", "serving_runtime.model"}
+ENDS_IN_TORCH = ("device", "model", "parallel", "rank", "sampler")
+NEEDS_TORCH = {f"serving_runtime.{module}" for module in ENDS_IN_TORCH}
 
 IMPORT_ALL = """
 import importlib, pkgutil, sys
@@ -28,6 +29,13 @@ root = importlib.import_module(package)
 for module in pkgutil.walk_packages(root.__path__, package + "."):
     if not any((module.name + ".").startswith(name + ".") for name in left_out):
         importlib.import_module(module.name)
+"""
+
+PLAN_WITHOUT = """
+import sys
+sys.modules.update(dict.fromkeys(sys.argv[1].split(",")))
+from serving_cli.main import run
+assert run(["plan", "-f", "/none"]) == 2
 """
 
 
@@ -50,6 +58,14 @@ def test_package_imports_without_what_it_must_not_need(package: str) -> None:
         [*command, blocked, left_out], capture_output=True, text=True, check=False, cwd="/"
     )
     assert done.returncode == 0, done.stderr
+
+
+def test_plan_needs_neither_server_nor_engine() -> None:
+    """The operator's image holds neither FastAPI nor torch, and its `plan` must run there."""
+    command = [sys.executable, "-P", "-c", PLAN_WITHOUT, "fastapi,aiohttp,torch,transformers"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd="/")
+    assert (done.returncode, done.stdout) == (0, "")
+    assert done.stderr.startswith("ascend-serving plan: /none cannot be read")
 
 
 def test_standard_library_operator_is_the_standard_librarys_from_the_repository_root() -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import signal
 import socket
 import ssl
@@ -20,6 +21,8 @@ from fastapi import FastAPI
 
 from serving_http.limits import Limits
 from serving_http.protocol import guarded_by
+
+_log = logging.getLogger(__name__)
 
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
 _GRACE_S = 5
@@ -72,6 +75,7 @@ async def serve(
         with signals() as (first, second):
             await _first_of(first.wait(), server.wait_ended())
             if not server.has_ended:
+                _log.info("draining; a second signal ends at once")
                 await _first_of(on_stopping(), second.wait())
             if second.is_set():
                 server.end_at_once()
@@ -83,8 +87,8 @@ async def running(
 ) -> AsyncIterator[HttpServer]:
     """Accept connections inside the context; on leaving, answers get a short grace."""
     server = HttpServer(app, limits=limits, tls=tls)
-    await server.start(sockets)
     try:
+        await server.start(sockets)
         yield server
     finally:
         await server.stop()
@@ -106,7 +110,7 @@ class HttpServer:
             timeout_graceful_shutdown=_GRACE_S,
         )
         config.load()
-        config.ssl = _ssl_context(tls)
+        config.ssl = None if tls is None else ssl_context(tls)
         self._server = _Server(config)
         self._task: asyncio.Task[None] | None = None
 
@@ -158,9 +162,12 @@ class _Server(uvicorn.Server):
         yield
 
 
-def _ssl_context(tls: Tls | None) -> ssl.SSLContext | None:
-    if tls is None:
-        return None
+def ssl_context(tls: Tls) -> ssl.SSLContext:
+    """Load certificate and key.
+
+    Raises:
+        OSError: a file cannot be read, or (`ssl.SSLError`) they are not a pair.
+    """
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     context.load_cert_chain(tls.cert, tls.key)
     return context
