@@ -6,10 +6,9 @@ connections, because each piece is awaited before the next is read.
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import Final, Protocol
 
@@ -19,6 +18,7 @@ from starlette.types import Receive, Scope, Send
 
 from serving_contract.headers import EXPECTED_TOKENS, RESERVATION
 from serving_http.errors import ApiError
+from serving_http.hang_up import until_hang_up
 from serving_router.admission import Admission
 from serving_router.call import Call
 from serving_router.client import Outgoing
@@ -213,24 +213,4 @@ class ProxiedAnswer(Response):
         Raises:
             RouterError: nothing has been sent.
         """
-        await until_hang_up(self._proxy.answer(self._errand, send), receive)
-
-
-async def until_hang_up(work: Coroutine[object, object, None], receive: Receive) -> None:
-    """Run `work`, and cancel it when the client hangs up."""
-    working = asyncio.ensure_future(work)
-    hang_up = asyncio.ensure_future(_hang_up(receive))
-    try:
-        await asyncio.wait({working, hang_up}, return_when=asyncio.FIRST_COMPLETED)
-    finally:
-        hang_up.cancel()
-        if not working.done():
-            working.cancel()
-        await asyncio.wait({working, hang_up})
-    if not working.cancelled():
-        working.result()
-
-
-async def _hang_up(receive: Receive) -> None:
-    while (await receive())["type"] != "http.disconnect":
-        pass
+        await until_hang_up(receive, self._proxy.answer(self._errand, send))

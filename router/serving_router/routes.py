@@ -9,7 +9,6 @@ from urllib.parse import quote
 from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse, PlainTextResponse, Response
 from prometheus_client import CONTENT_TYPE_LATEST
-from starlette.requests import ClientDisconnect
 
 from serving_contract.headers import REQUEST_ID
 from serving_contract.openai_answers import ModelCard, ModelList
@@ -51,7 +50,7 @@ def proxied_routes(proxy: Proxy, models: ServedModels, session_header: str | Non
 
     def forward_call(route: Route) -> None:
         async def forward_body(request: Request) -> ProxiedAnswer:
-            body = await _read_body(request)
+            body = await request.body()
             call = parse_call(route, body)
             if call.model is not None:
                 models.check(call.model)
@@ -83,13 +82,6 @@ def proxied_routes(proxy: Proxy, models: ServedModels, session_header: str | Non
         responses={200: {"model": ModelCard}},
     )
     return router
-
-
-async def _read_body(request: Request) -> bytes:
-    try:
-        return await request.body()
-    except ClientDisconnect:
-        raise ApiError(400, "the client hung up before its body was whole") from None
 
 
 def _outgoing(request: Request, body: bytes) -> Outgoing:

@@ -72,6 +72,7 @@ class LocalReplica:
                 "-m",
                 "serving_cli.replica_process",
                 str(listener.fileno()),
+                str(os.getpid()),
                 stdin=asyncio.subprocess.PIPE,
                 stderr=asyncio.subprocess.PIPE,
                 pass_fds=[listener.fileno()],
@@ -80,15 +81,13 @@ class LocalReplica:
         self._tail.clear()
         assert self._process.stderr is not None
         self._forwarding = asyncio.create_task(self._forward(self._process.stderr))
-        await self._send_order()
+        self._send_order()
 
-    async def _send_order(self) -> None:
-        """Its standard input stays open: that it closes tells the process that we are gone."""
+    def _send_order(self) -> None:
         assert self._process is not None
         assert self._process.stdin is not None
         self._process.stdin.write(pickle.dumps(self._order))
-        with contextlib.suppress(ConnectionError):
-            await self._process.stdin.drain()
+        self._process.stdin.close()
 
     async def _forward(self, stderr: asyncio.StreamReader) -> None:
         while line := await stderr.readline():

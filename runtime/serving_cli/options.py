@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 API_KEYS_VARIABLE: Final = "ASCEND_SERVING_API_KEYS"
 MIB: Final = 1024 * 1024
+DEFAULT_MEMORY_FRACTION: Final = 0.9
 
 _ENGINE_FIELDS: Final = frozenset(field.name for field in fields(EngineConfig))
 _ENUMS: Final = {"device": DeviceKind, "dtype": Dtype, "generation_config": GenerationConfig}
@@ -55,14 +56,24 @@ def engine_config(given: Given, topology: Topology, replica_index: int) -> Engin
         "served_name": given.get("served_name") or Path(model).name or model,
         "devices": topology.groups[replica_index],
         "tensor_parallel_size": topology.tp,
-        "threads": _threads(topology.dp),
+        "threads": _threads(topology.dp, os.environ),
+        "device_memory_fraction": _memory_fraction(given, topology.dp),
     }
     return EngineConfig(**settings)  # type: ignore[arg-type]
 
 
-def _threads(replicas: int) -> int:
-    """Share the cores among the replicas of this machine."""
+def _threads(replicas: int, environment: Mapping[str, str]) -> int | None:
+    """Share the cores among the replicas of this machine, unless OpenMP was told how many."""
+    if "OMP_NUM_THREADS" in environment:
+        return None
     return max(1, len(os.sched_getaffinity(0)) // replicas)
+
+
+def _memory_fraction(given: Given, replicas: int) -> float:
+    """Share the host's memory: on the CPU it is the memory of every replica's device."""
+    fraction = given.get("device_memory_fraction", DEFAULT_MEMORY_FRACTION)
+    assert isinstance(fraction, float)
+    return fraction / replicas
 
 
 def api_keys(given: Given, environment: Mapping[str, str]) -> tuple[str, ...]:

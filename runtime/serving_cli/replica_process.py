@@ -1,12 +1,10 @@
-"""The process of one local replica: `python -m serving_cli.replica_process FD`.
+"""The process of one local replica: `python -m serving_cli.replica_process FD PARENT_PID`.
 
-FD is its listening socket; the order comes on standard input, which then stays open as long as the
-parent lives.
+FD is its listening socket; the order comes on standard input.
 """
 
 from __future__ import annotations
 
-import os
 import pickle
 import socket
 import sys
@@ -21,7 +19,8 @@ from serving_runtime.lifeline import die_with_parent
 
 def main() -> int:
     """Serve until SIGTERM; the last line on standard error says why it failed."""
-    die_with_parent(os.getppid())
+    fd, parent_pid = (int(argument) for argument in sys.argv[1:])
+    die_with_parent(parent_pid)
     # The parent is this same program; the pipe between the two is nobody else's.
     order = pickle.load(sys.stdin.buffer)  # noqa: S301
     assert isinstance(order, ReplicaOrder)
@@ -30,7 +29,7 @@ def main() -> int:
     from serving_runtime.server import ServerSettings
 
     settings = ServerSettings(
-        listener=socket.socket(fileno=int(sys.argv[1])),
+        listener=socket.socket(fileno=fd),
         limits=replace(Limits(), max_body_bytes=order.max_body_bytes),
         drain_timeout_s=order.drain_timeout_s,
     )

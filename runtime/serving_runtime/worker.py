@@ -7,18 +7,17 @@ never outlives its parent: the kernel kills it with the parent, and a closed pip
 
 from __future__ import annotations
 
-import ctypes
 import logging
 import os
-import signal
 import socket
 import sys
 import time
 import warnings
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from serving_runtime.config import EngineConfig
 from serving_runtime.errors import EngineStopped, RuntimeFailure
+from serving_runtime.lifeline import die_with_parent
 from serving_runtime.pipe import BlockingPipe
 from serving_runtime.step import Step
 
@@ -28,13 +27,11 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-PR_SET_PDEATHSIG: Final = 1
-
 
 def main() -> int:
     """Run a worker until its pipe is closed; 1 if it failed."""
     fd, parent_pid = (int(argument) for argument in sys.argv[1:])
-    _die_with_parent(parent_pid)
+    die_with_parent(parent_pid)
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
     warnings.simplefilter("ignore")
     pipe = BlockingPipe(socket.socket(fileno=fd))
@@ -79,13 +76,6 @@ def _start(config: EngineConfig) -> tuple[Rank, ModelFacts]:
 def _line(error: Exception) -> str:
     first_line = next(iter(str(error).splitlines()), "")
     return f"{type(error).__name__}: {first_line}"
-
-
-def _die_with_parent(parent_pid: int) -> None:
-    """Have the kernel kill this process when the thread that started it is gone (prctl(2))."""
-    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-    if os.getppid() != parent_pid:
-        sys.exit(0)
 
 
 if __name__ == "__main__":

@@ -6,8 +6,7 @@ ends: the client's disconnect cancels the answer, which aborts what is unfinishe
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import AsyncGenerator, Coroutine, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Protocol
@@ -17,6 +16,7 @@ from starlette.types import Receive, Scope, Send
 
 from serving_contract import headers
 from serving_contract.openai_answers import PromptTokensDetails, Usage
+from serving_http.hang_up import until_hang_up
 from serving_runtime.errors import EngineStopped
 from serving_runtime.generation import Output, Submission, merge
 from serving_runtime.server.replica import Replica, replica_failed
@@ -68,7 +68,7 @@ class Answer(Response):
             ApiError: 503, the engine stopped before the first byte.
         """
         answering = self._stream(send) if self._form.stream else self._send_whole(send)
-        await until_disconnect(receive, answering)
+        await until_hang_up(receive, answering)
 
     async def _send_whole(self, send: Send) -> None:
         with self._replica.open_answer():
@@ -144,7 +144,7 @@ class Lines(Response):
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send line by line."""
-        await until_disconnect(receive, self._send_lines(send))
+        await until_hang_up(receive, self._send_lines(send))
 
     async def _send_lines(self, send: Send) -> None:
         kept = [pair for pair in self.raw_headers if pair[0] != b"content-length"]
@@ -153,27 +153,6 @@ class Lines(Response):
             async for line in lines:
                 await send({"type": "http.response.body", "body": line, "more_body": True})
         await send({"type": "http.response.body", "body": b""})
-
-
-async def until_disconnect(receive: Receive, work: Coroutine[None, None, None]) -> None:
-    """Run `work` to its end, or cancel it when the client goes away; its cleanup is awaited."""
-    working = asyncio.ensure_future(work)
-    disconnect = asyncio.ensure_future(_disconnect(receive))
-    try:
-        await asyncio.wait((working, disconnect), return_when=asyncio.FIRST_COMPLETED)
-    finally:
-        disconnect.cancel()
-        if not working.done():
-            working.cancel()
-        await asyncio.wait((working, disconnect))
-    if not working.cancelled():
-        working.result()
-
-
-async def _disconnect(receive: Receive) -> None:
-    """Wait until the client is gone; the request's body has been read before."""
-    while (await receive())["type"] != "http.disconnect":
-        pass
 
 
 def orca_text(replica: Replica) -> str:
