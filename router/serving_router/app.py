@@ -55,7 +55,7 @@ class Router:
         self.table = LoadTable()
         self._drain_timeout_s = settings.drain_timeout_s
         self._discovery = discovery
-        self._client = ReplicaClient(api_key=settings.replica_api_key)
+        self._client = ReplicaClient()
         self._readers = ReportReaders(self.table, self._client)
         self._models = ServedModels(settings.served_model_name)
         self._metrics = Metrics(self.table)

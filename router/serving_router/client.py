@@ -44,14 +44,9 @@ class Outgoing:
 
 
 class ReplicaClient:
-    """An async context manager around one connection pool.
+    """An async context manager around one connection pool."""
 
-    Args:
-        api_key: what replicas ask for, if they do; a client's own key is never passed on.
-    """
-
-    def __init__(self, *, api_key: str | None = None) -> None:
-        self._key_header = {"authorization": f"Bearer {api_key}"} if api_key else {}
+    def __init__(self) -> None:
         self._open_session: aiohttp.ClientSession | None = None
 
     async def __aenter__(self) -> Self:
@@ -88,10 +83,13 @@ class ReplicaClient:
             ReplicaFailed: the connection broke before an answer began.
         """
         url = URL(replica.url + outgoing.target, encoded=True)
-        headers = [*outgoing.headers, *self._key_header.items()]
         try:
             return await self._session.request(
-                outgoing.method, url, headers=headers, data=outgoing.body, allow_redirects=False
+                outgoing.method,
+                url,
+                headers=outgoing.headers,
+                data=outgoing.body,
+                allow_redirects=False,
             )
         except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:
             raise ReplicaUnreachable(f"replica {replica.name} cannot be reached") from error
@@ -112,7 +110,6 @@ class ReplicaClient:
         )
         opening = self._session.get(
             replica.url + "/v1/load/watch",
-            headers=self._key_header,
             timeout=timeout,
             read_bufsize=_MAX_REPORT_BYTES,
         )
@@ -136,9 +133,7 @@ class ReplicaClient:
             ReplicaFailed: it did not answer with an OpenAI list of models.
         """
         timeout = aiohttp.ClientTimeout(total=LIST_MODELS_TIMEOUT_S)
-        listing = self._session.get(
-            replica.url + "/v1/models", headers=self._key_header, timeout=timeout
-        )
+        listing = self._session.get(replica.url + "/v1/models", timeout=timeout)
         try:
             async with listing as response:
                 response.raise_for_status()

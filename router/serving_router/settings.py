@@ -18,7 +18,6 @@ class RouterSettings:
         served_model_name: None = learned from the replicas.
         api_keys: with `api_keys_dir`, what clients may show; neither = open to all.
         api_keys_dir: each file's content is a key; read again when it changes.
-        replica_api_key: what the replicas themselves ask for.
     """
 
     host: str = "127.0.0.1"
@@ -30,6 +29,5 @@ class RouterSettings:
     drain_timeout_s: float = 30.0
     api_keys: tuple[str, ...] = ()
     api_keys_dir: Path | None = None
-    replica_api_key: str | None = None
     tls: Tls | None = None
     limits: Limits = field(default_factory=Limits)

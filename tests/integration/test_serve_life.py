@@ -52,7 +52,13 @@ def stream(served: Served, tokens: int) -> tuple[str, Iterator[str]]:
         stream=True,
         extra_body={"ignore_eos": True},
     )
-    return raw.headers["x-ascend-serving-replica"], (part.choices[0].text for part in raw.parse())
+
+    def parts() -> Iterator[str]:
+        with client:
+            for part in raw.parse():
+                yield part.choices[0].text
+
+    return raw.headers["x-ascend-serving-replica"], parts()
 
 
 def test_killed_replica_ends_its_own_streams_with_a_typed_error_and_comes_back(
@@ -195,8 +201,8 @@ spec:
     with serve("-f", str(file)) as served:
         served.wait_ready()
         assert len(served.load()) == 2
-        client = OpenAI(base_url=f"{served.url}/v1", api_key="none")
-        assert [model.id for model in client.models.list()] == ["qwen"]
+        with OpenAI(base_url=f"{served.url}/v1", api_key="none") as client:
+            assert [model.id for model in client.models.list()] == ["qwen"]
         assert "only a cluster uses rollout" in served.log.read_text()
         assert served.stop() == 0
 
