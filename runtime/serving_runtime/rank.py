@@ -17,7 +17,7 @@ from serving_runtime.errors import EngineStopped, Refused
 from serving_runtime.model.batch import Batch, Scored, StepInputs
 from serving_runtime.model.load import load_model, max_model_len, read_model_config
 from serving_runtime.model.paged import LayerCache, PagedAttention, allocate, bytes_per_token
-from serving_runtime.model.self_check import self_check
+from serving_runtime.model.self_check import expected_logits, self_check
 from serving_runtime.model.served import ServedModel
 from serving_runtime.parallel import open_group
 from serving_runtime.request import TokenLogprob
@@ -84,13 +84,20 @@ def start_rank(config: EngineConfig, phases: dict[str, float]) -> tuple[Rank, Mo
         model = ServedModel(
             load_model(config.model, model_config, dtype=dtype, device=device.torch_device)
         )
+        expected = expected_logits(model, model_len)
+        model.pack()
     with _timed(phases, "profile"):
         layers = model.probe()
         blocks = num_blocks(config, device.free_bytes(), model_len, bytes_per_token(layers, dtype))
-        num_slots = blocks * config.block_size
-        caches = allocate(layers, num_slots=num_slots, dtype=dtype, device=device.torch_device)
+        caches = allocate(
+            layers,
+            num_blocks=blocks,
+            block_size=config.block_size,
+            dtype=dtype,
+            device=device.torch_device,
+        )
     with _timed(phases, "self_check"):
-        self_check(model, caches, _batch(config, model_len, device))
+        self_check(model, caches, _batch(config, model_len, device), expected)
     logger.info(
         "rank %s of %s serves %s in %s on %s",
         group.rank,

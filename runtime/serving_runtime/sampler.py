@@ -16,6 +16,7 @@ from serving_runtime.sequence import Sequence
 
 MASK_64: Final = (1 << 64) - 1
 GOLDEN_GAMMA: Final = 0x9E3779B97F4A7C15
+MAX_LOGIT: Final = torch.finfo(torch.float32).max
 
 
 def sample(logits: torch.Tensor, sequences: Rows[Sequence]) -> list[int]:
@@ -76,7 +77,10 @@ def _mix(value: int) -> int:
 
 
 def _shape(logits: torch.Tensor, sequences: Rows[Sequence]) -> torch.Tensor:
-    """Apply penalties, then biases, then bans: a ban holds whatever the others say."""
+    """Apply penalties, then biases, then bans: a ban holds whatever the others say.
+
+    Without bans the logits are finite, however extreme the penalties.
+    """
     if not any(_is_shaped(sequence) for sequence in sequences):
         return logits
     shaped = logits.float().clone()
@@ -84,6 +88,7 @@ def _shape(logits: torch.Tensor, sequences: Rows[Sequence]) -> torch.Tensor:
         if _is_shaped(sequence):
             _penalise(row, sequence)
             _bias(row, sequence.sampling)
+            row.clamp_(-MAX_LOGIT, MAX_LOGIT)
             if sequence.num_drawn < sequence.sampling.min_tokens:
                 row[_ending(sequence.sampling)] = -torch.inf
     return shaped
@@ -117,8 +122,10 @@ def _penalise(row: torch.Tensor, sequence: Sequence) -> None:
         return
     is_seen = _count(sequence.token_ids, row) > 0
     penalty = sampling.repetition_penalty
-    penalised = torch.where(row > 0, row / penalty, row * penalty)
-    row.copy_(torch.where(is_seen, penalised, row))
+    # In float32 an extreme penalty would itself be zero or infinite, and zero times that NaN.
+    exact = row.double()
+    penalised = torch.where(row > 0, exact / penalty, exact * penalty)
+    row.copy_(torch.where(is_seen, penalised, exact))
     drawn = _count(sequence.token_ids[sequence.prompt_len :], row)
     row -= sampling.presence_penalty * (drawn > 0) + sampling.frequency_penalty * drawn
 
@@ -146,7 +153,9 @@ def _draw(logits: torch.Tensor, sequences: Rows[Sequence]) -> list[int]:
     cumulative = probs.cumsum(dim=-1)
     at = [[uniform(sequence.sampling.seed, sequence.num_drawn)] for sequence in sequences]
     target = torch.tensor(at, dtype=torch.float64) * cumulative[:, -1:]
-    token_ids: list[int] = torch.searchsorted(cumulative, target, right=True).squeeze(1).tolist()
+    found = torch.searchsorted(cumulative, target, right=True).squeeze(1)
+    # Only logits that are no numbers get past the last token: the step goes on for the others.
+    token_ids: list[int] = found.clamp_(max=logits.shape[-1] - 1).tolist()
     return token_ids
 
 

@@ -12,6 +12,7 @@ from transformers import AutoModelForCausalLM
 from serving_runtime.request import SamplingParams
 
 ARCHITECTURES = ["qwen3", "llama", "mistral", "qwen3_moe", "gemma2"]
+BUDGETS = [1, 7, 37, 8192]
 NUM_TOKENS = 24
 GREEDY = SamplingParams(max_tokens=NUM_TOKENS, temperature=0)
 
@@ -62,24 +63,24 @@ def is_diverse(answers: list[list[int]]) -> bool:
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
+@pytest.mark.parametrize("budget", BUDGETS)
 def test_a_prompt_alone_gives_what_transformers_gives(
-    architecture: str, model_folder: Folder, local_engine: Engine, expected: Any
+    architecture: str, budget: int, model_folder: Folder, local_engine: Engine, expected: Any
 ) -> None:
-    engine = local_engine(model_folder(architecture))
+    engine = local_engine(model_folder(architecture), max_num_batched_tokens=budget)
     answers = [engine.run([(prompt, GREEDY)])[0].token_ids for prompt in PROMPTS[:4]]
     assert answers == expected(architecture)[:4]
     assert is_diverse(answers)
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
-@pytest.mark.parametrize("budget", [1, 7, 37, 8192])
+@pytest.mark.parametrize("budget", BUDGETS)
 def test_a_prompt_among_31_others_gives_what_it_gives_alone(
     architecture: str, budget: int, model_folder: Folder, local_engine: Engine, expected: Any
 ) -> None:
-    count = 4 if budget == 1 else 32
     engine = local_engine(model_folder(architecture), max_num_batched_tokens=budget)
-    answers = [a.token_ids for a in engine.run([(prompt, GREEDY) for prompt in PROMPTS[:count]])]
-    assert answers == expected(architecture)[:count]
+    answers = [a.token_ids for a in engine.run([(prompt, GREEDY) for prompt in PROMPTS])]
+    assert answers == expected(architecture)
     assert is_diverse(answers)
 
 
@@ -93,3 +94,14 @@ def test_a_preempted_prompt_gives_what_it_gives_undisturbed(
     assert answers == expected(architecture)
     assert is_diverse(answers)
     assert engine.scheduler.kv_blocks_used == 0
+
+
+def test_what_lay_in_the_cache_before_does_not_matter(
+    model_folder: Folder, local_engine: Engine, expected: Any
+) -> None:
+    engine = local_engine(model_folder("mistral"), max_num_batched_tokens=37)
+    for cache in engine.rank._caches:
+        cache.keys.fill_(torch.nan)
+        cache.values.fill_(torch.nan)
+    answers = [a.token_ids for a in engine.run([(prompt, GREEDY) for prompt in PROMPTS[:8]])]
+    assert answers == expected("mistral")[:8]

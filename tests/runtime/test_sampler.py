@@ -59,6 +59,42 @@ def test_a_tiny_temperature_takes_the_most_likely() -> None:
     assert set(draws([1e4, 2e4, -1e4], temperature=1e-300)) == {1}
 
 
+@pytest.mark.parametrize("penalty", [1.0, 5e-324, 1e-300, 1e300])
+@pytest.mark.parametrize("temperature", [0.0, 5e-324, 1e-30, 1.0])
+@pytest.mark.parametrize("bias", [-100.0, 100.0])
+def test_extreme_parameters_draw_the_same_token_of_the_vocabulary_alone_and_in_a_batch(
+    penalty: float, temperature: float, bias: float
+) -> None:
+    logits = torch.tensor([[0.0, -3.0, 2.0, 5.0], [1e4, -1e4, 0.0, 3e38]])
+    extreme = [
+        make_sequence(
+            (0, 1, 2, 3),
+            repetition_penalty=penalty,
+            temperature=temperature,
+            logit_bias=((0, bias), (3, bias)),
+        )
+        for _ in logits
+    ]
+    tokens = sample(logits, extreme)
+    assert set(tokens) <= set(range(4))
+    assert [sample(logits[i : i + 1], [extreme[i]])[0] for i in range(2)] == tokens
+
+
+@pytest.mark.parametrize(
+    ("penalty", "token"), [(1e-300, 2), (1e300, 0)], ids=["favours seen", "shuns seen"]
+)
+@pytest.mark.parametrize("temperature", [0.0, 5e-324, 1e-30, 1.0])
+def test_an_extreme_repetition_penalty_decides_alone(
+    penalty: float, token: int, temperature: float
+) -> None:
+    sequence = make_sequence((1, 2), repetition_penalty=penalty, temperature=temperature)
+    assert sample(torch.tensor([[100.0, -3.0, 2.0]]), [sequence]) == [token]
+
+
+def test_logits_that_are_no_numbers_draw_a_token_of_the_vocabulary() -> None:
+    assert 0 <= sample(torch.full((1, 4), torch.nan), [make_sequence()])[0] < 4
+
+
 @pytest.mark.parametrize(
     ("fields", "kept"),
     [

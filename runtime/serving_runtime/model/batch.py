@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import torch
 
-from serving_runtime.model.paged import Decodes, Prefill, StepLayout
+from serving_runtime.model.paged import Decodes, Places, Prefill, StepLayout
 from serving_runtime.sequence import Sequence
 from serving_runtime.step import Chunk, NewSequence, Step
 
@@ -94,48 +94,51 @@ class Batch:
             input_ids += sequence.token_ids[chunk.start : end]
             positions += range(chunk.start, end)
         drawing = [chunk.request_id for chunk in step.chunks if chunk.samples]
-        position_tensor = self._tensor(positions)
         return StepInputs(
             input_ids=self._tensor(input_ids),
-            positions=position_tensor,
-            layout=self._layout(chunks, position_tensor),
+            positions=self._tensor(positions),
+            layout=self._layout(chunks, positions),
             logit_tokens=self._tensor(rows.tokens),
             drawing=tuple(self._sequences[request_id] for request_id in drawing),
             drawing_rows=[rows.drawing[request_id] for request_id in drawing],
             scored=tuple(rows.scored),
         )
 
-    def _layout(self, chunks: list[Chunk], positions: torch.Tensor) -> StepLayout:
+    def _layout(self, chunks: list[Chunk], positions: list[int]) -> StepLayout:
         num_decodes = sum(chunk.num_tokens == 1 for chunk in chunks)
         table_rows = self._tensor([self._sequences[chunk.request_id].row for chunk in chunks])
-        counts = self._tensor([chunk.num_tokens for chunk in chunks])
-        row_of_token = table_rows.repeat_interleave(counts)
-        blocks = self._block_table[row_of_token, positions // self.block_size]
         prefills, first = [], num_decodes
         for row, chunk in zip(table_rows[num_decodes:], chunks[num_decodes:], strict=True):
-            slots = self._slots(row.unsqueeze(0), chunk.start + chunk.num_tokens)[0]
-            prefills.append(Prefill(first, chunk.start, slots))
+            blocks = self._blocks(row.unsqueeze(0), chunk.start + chunk.num_tokens)
+            prefills.append(Prefill(first, chunk.start, chunk.num_tokens, blocks))
             first += chunk.num_tokens
         return StepLayout(
-            slots=blocks * self.block_size + positions % self.block_size,
+            places=self._places(chunks, table_rows, positions),
             decodes=self._decodes(table_rows[:num_decodes], positions[:num_decodes]),
             prefills=tuple(prefills),
         )
 
-    def _decodes(self, table_rows: torch.Tensor, positions: torch.Tensor) -> Decodes | None:
-        if len(table_rows) == 0:
-            return None
-        num_tokens = int(positions.max()) + 1
-        slots = self._slots(table_rows, num_tokens)
-        is_past_end = torch.arange(num_tokens, device=self.device) > positions.unsqueeze(1)
-        return Decodes(torch.where(is_past_end, slots[:, :1], slots), positions)
+    def _places(
+        self, chunks: list[Chunk], table_rows: torch.Tensor, positions: list[int]
+    ) -> Places:
+        counts = self._tensor([chunk.num_tokens for chunk in chunks])
+        at = self._tensor(positions)
+        blocks = self._block_table[table_rows.repeat_interleave(counts), at // self.block_size]
+        firsts = [i for i, position in enumerate(positions) if position % self.block_size == 0]
+        return Places(blocks, at % self.block_size, started=blocks[self._tensor(firsts)])
 
-    def _slots(self, table_rows: torch.Tensor, num_tokens: int) -> torch.Tensor:
-        """Return the slots of the first tokens of each row: int64 [num_rows, num_tokens]."""
-        num_blocks = -(-num_tokens // self.block_size)
-        first_slots = self._block_table[table_rows, :num_blocks] * self.block_size
-        offsets = torch.arange(self.block_size, device=self.device)
-        return (first_slots.unsqueeze(-1) + offsets).flatten(1)[:, :num_tokens]
+    def _decodes(self, table_rows: torch.Tensor, positions: list[int]) -> Decodes | None:
+        if not positions:
+            return None
+        at = self._tensor(positions)
+        blocks = self._blocks(table_rows, max(positions) + 1)
+        first_tokens = torch.arange(blocks.shape[1], device=self.device) * self.block_size
+        is_past_end = first_tokens > at.unsqueeze(1)
+        return Decodes(torch.where(is_past_end, blocks[:, :1], blocks), at)
+
+    def _blocks(self, table_rows: torch.Tensor, num_tokens: int) -> torch.Tensor:
+        """Return the blocks of the first tokens of each row: int64 [num_rows, num_blocks]."""
+        return self._block_table[table_rows, : -(-num_tokens // self.block_size)]
 
     def _tensor(self, numbers: list[int]) -> torch.Tensor:
         return torch.tensor(numbers, dtype=torch.int64, device=self.device)

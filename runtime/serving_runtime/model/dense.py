@@ -33,12 +33,27 @@ class Scoring:
         return self.window is not None and self.window < num_keys
 
 
-def visible(
-    query_positions: torch.Tensor, key_positions: torch.Tensor, window: int | None
+def causal_bias(
+    query_positions: torch.Tensor,
+    key_positions: torch.Tensor,
+    window: int | None,
+    dtype: torch.dtype,
 ) -> torch.Tensor:
-    """Return which key each query sees: bool [..., num_queries, num_keys]."""
+    """Return what to add to scores: 0 where a query sees a key, else minus infinity.
+
+    Args:
+        query_positions: int64 [..., num_queries].
+        key_positions: int64 [num_keys].
+        window: keys that a query sees, its own included; None: all before it.
+        dtype: of the scores.
+
+    Returns:
+        [..., num_queries, num_keys].
+    """
     distance = query_positions.unsqueeze(-1) - key_positions
-    return distance >= 0 if window is None else (distance >= 0) & (distance < window)
+    is_hidden = distance < 0 if window is None else (distance < 0) | (distance >= window)
+    bias = torch.zeros(is_hidden.shape, dtype=dtype, device=is_hidden.device)
+    return bias.masked_fill_(is_hidden, -torch.inf)
 
 
 def attend(
@@ -46,7 +61,7 @@ def attend(
     key: torch.Tensor,
     value: torch.Tensor,
     scoring: Scoring,
-    mask: torch.Tensor | None,
+    bias: torch.Tensor | None,
 ) -> torch.Tensor:
     """Compute grouped-query attention of many queries a sequence.
 
@@ -54,22 +69,22 @@ def attend(
         query: [batch, num_heads, num_queries, head_dim].
         key: [batch, num_kv_heads, num_keys, head_dim].
         value: like `key`.
-        scoring: its window is the mask's business.
-        mask: bool [batch, 1, num_queries, num_keys]; None, if scores are plain: causal, queries
-            and keys being the same tokens.
+        scoring: its window is the bias's business.
+        bias: see `causal_bias`, [batch, 1, num_queries, num_keys]; None, if scores are plain:
+            causal, queries and keys being the same tokens.
 
     Returns:
         [batch, num_heads, num_queries, head_dim].
     """
     if not scoring.is_plain:
-        assert mask is not None, "only plain scores do without a mask"
-        return attend_by_products(query, key, value, scoring, mask)
+        assert bias is not None, "only plain scores do without a bias"
+        return attend_by_products(query, key, value, scoring, bias)
     return scaled_dot_product_attention(
         query,
         key,
         value,
-        attn_mask=mask,
-        is_causal=mask is None,
+        attn_mask=bias,
+        is_causal=bias is None,
         scale=scoring.scale,
         enable_gqa=query.shape[1] != key.shape[1],
     )
@@ -80,24 +95,32 @@ def attend_by_products(
     key: torch.Tensor,
     value: torch.Tensor,
     scoring: Scoring,
-    mask: torch.Tensor,
+    bias: torch.Tensor,
 ) -> torch.Tensor:
     """Compute the same with two matrix products a key head, its query heads being rows.
 
     It can squash scores and has room for sinks, and for single queries on a CPU it is several
-    times as fast as torch's fused function if keys and values are contiguous.
+    times as fast as torch's fused function if keys and values are contiguous. A bias that has all
+    heads, [batch, num_heads, num_queries, num_keys], need not be copied.
     """
-    batch, num_kv_heads, num_keys, head_dim = key.shape
-    num_queries = query.shape[2]
-    rows = query.reshape(batch, num_kv_heads, -1, head_dim)
-    scores = (rows @ key.transpose(-1, -2)) * scoring.scale
-    if scoring.softcap is not None:
-        scores = torch.tanh(scores / scoring.softcap) * scoring.softcap
-    scores = scores.view(batch, num_kv_heads, -1, num_queries, num_keys)
-    scores = scores.masked_fill(~mask.unsqueeze(2), -torch.inf)
+    num_keys, head_dim = key.shape[-2:]
+    keys, values = key.flatten(0, 1), value.flatten(0, 1)
+    rows = query.reshape(len(keys), -1, head_dim)
+    bias = bias.expand(*query.shape[:3], num_keys).reshape(*rows.shape[:2], num_keys)
+    scores = _scores(rows, keys.transpose(1, 2), scoring, bias)
     if scoring.sinks is not None:
-        scores = pad(scores, (0, 1))
-        scores[..., -1] = scoring.sinks.view(num_kv_heads, -1, 1)
-    weights = scores.softmax(dim=-1, dtype=torch.float32).to(query.dtype)
-    weights = weights[..., :num_keys].flatten(2, 3)
-    return (weights @ value).view(query.shape)
+        scores = pad(scores.view(*query.shape[:3], num_keys), (0, 1))
+        scores[..., -1] = scoring.sinks.unsqueeze(-1)
+        scores = scores.view(*rows.shape[:2], num_keys + 1)
+    weights = scores.softmax(dim=-1)[..., :num_keys]
+    return (weights @ values).view(query.shape)
+
+
+def _scores(
+    rows: torch.Tensor, keys: torch.Tensor, scoring: Scoring, bias: torch.Tensor
+) -> torch.Tensor:
+    """Return scaled, squashed and biased products of [n, rows, dim] with [n, dim, keys]."""
+    if scoring.softcap is None:
+        return torch.baddbmm(bias, rows, keys, alpha=scoring.scale)
+    squashed = torch.tanh((rows @ keys) * (scoring.scale / scoring.softcap))
+    return torch.add(bias, squashed, alpha=scoring.softcap)

@@ -24,8 +24,18 @@ TOLERANCE_16_BIT: Final = 0.1
 REQUEST_ID: Final = "self-check"
 
 
-def self_check(model: ServedModel, caches: Sequence[LayerCache], batch: Batch) -> None:
-    """Compare the logits of a prompt in two chunks and a single token with those of one pass.
+def expected_logits(model: ServedModel, max_model_len: int) -> torch.Tensor:
+    """Return transformers' own logits of a fixed prompt: float [num_tokens, vocab_size].
+
+    Ask before anything of the model is rearranged.
+    """
+    return model.reference_logits(torch.tensor(_prompt(model, max_model_len))).float()
+
+
+def self_check(
+    model: ServedModel, caches: Sequence[LayerCache], batch: Batch, expected: torch.Tensor
+) -> None:
+    """Compare the logits of the prompt in two chunks and a single token with the expected ones.
 
     The median over the tokens counts: in 16 bits an expert chosen differently upsets a token.
     `batch` is used up by this.
@@ -33,10 +43,8 @@ def self_check(model: ServedModel, caches: Sequence[LayerCache], batch: Batch) -
     Raises:
         InvalidModel: they differ by more than the data type explains, or are no numbers.
     """
-    num_tokens = min(MAX_TOKENS, batch.max_model_len)
-    token_ids = [(7 * i + 3) % model.vocab_size for i in range(num_tokens)]
+    token_ids = _prompt(model, batch.max_model_len)
     rows = [_run(model, caches, batch, step) for step in _steps(token_ids, batch.block_size)]
-    expected = model.reference_logits(torch.tensor(token_ids, device=batch.device)).float()
     difference = (torch.cat(rows).float() - expected).abs().amax(dim=-1)
     error = (difference / expected.abs().amax(dim=-1)).median().item()
     tolerance = TOLERANCE.get(model.dtype, TOLERANCE_16_BIT)
@@ -45,6 +53,10 @@ def self_check(model: ServedModel, caches: Sequence[LayerCache], batch: Batch) -
             f"{model.name}: logits of paged attention differ from transformers' own by {error:.2g} "
             f"(at most {tolerance:g} is rounding); it cannot be served"
         )
+
+
+def _prompt(model: ServedModel, max_model_len: int) -> list[int]:
+    return [(7 * i + 3) % model.vocab_size for i in range(min(MAX_TOKENS, max_model_len))]
 
 
 def _run(

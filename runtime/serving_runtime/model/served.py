@@ -9,7 +9,8 @@ from transformers import PreTrainedModel
 
 from serving_runtime.errors import InvalidModel
 from serving_runtime.model.attention import NAME, Attention
-from serving_runtime.model.dense import Scoring, attend, visible
+from serving_runtime.model.dense import Scoring, attend, causal_bias
+from serving_runtime.model.packed import pack_linears
 from serving_runtime.model.paged import KvGeometry
 
 PROBE_TOKENS: Final = 4
@@ -62,6 +63,10 @@ class ServedModel:
             self._model.set_attn_implementation(NAME)
         return cast("torch.Tensor", output.logits[0])
 
+    def pack(self) -> None:
+        """Rearrange the weights for speed; see `pack_linears`."""
+        pack_linears(self._model)
+
     def probe(self) -> tuple[KvGeometry, ...]:
         """Find the shape of each layer's keys by running the model: configurations differ in names.
 
@@ -109,6 +114,6 @@ class _Probe:
             raise _NotPageable(f"layer {layer} attends twice")
         self.layers[layer] = KvGeometry(num_kv_heads=key.shape[1], head_dim=key.shape[2])
         positions = torch.arange(len(query), device=query.device)
-        mask = visible(positions[None, None], positions, scoring.window)
+        bias = causal_bias(positions[None, None], positions, scoring.window, query.dtype)
         queries, keys, values = (part.transpose(0, 1).unsqueeze(0) for part in (query, key, value))
-        return attend(queries, keys, values, scoring, mask)[0].transpose(0, 1)
+        return attend(queries, keys, values, scoring, bias)[0].transpose(0, 1)
