@@ -70,5 +70,10 @@ def _signature(folder: Path) -> Signature:
 
 
 def _read(folder: Path) -> tuple[str, ...]:
-    keys = (path.read_text(encoding="utf-8").removesuffix("\n") for path in _files(folder))
+    keys = (_text(path.read_bytes()).removesuffix("\n") for path in _files(folder))
     return tuple(key.removesuffix("\r") for key in keys if key.strip())
+
+
+def _text(content: bytes) -> str:
+    """Decode a key that may hold any bytes; they come back when it is compared."""
+    return content.decode(errors="surrogateescape")

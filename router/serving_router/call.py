@@ -68,8 +68,8 @@ def parse_call(route: Route, body: bytes) -> Call:
     fields = _parse_object(body)
     model = fields.get("model")
     if not isinstance(model, str) and (model is not None or route.generates):
-        problem = "is required" if model is None else "must be a string"
-        raise ApiError(400, f"model {problem}", param="model")
+        problem = "Field required" if model is None else "Input should be a valid string"
+        raise ApiError(400, f"model: {problem}", param="model")
     if not route.generates:
         return Call(route=route, model=model, prompt_bytes=len(body))
     prompts, prompt_tokens = _measure_prompts(fields.get("prompt"))

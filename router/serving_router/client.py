@@ -101,9 +101,9 @@ class ReplicaClient:
         """Open the replica's load stream: lines, or None if it does not report.
 
         Raises:
-            ReplicaUnreachable: no connection could be made.
-            ReplicaFailed: it broke off, now or while lines are read, fell silent, or answered
-                anything but 200 or 404.
+            ReplicaUnreachable: no connection could be made, or it answered anything but 200 or
+                404, as a replica does that is still loading.
+            ReplicaFailed: it broke off, now or while lines are read, or fell silent.
         """
         timeout = aiohttp.ClientTimeout(
             total=None, connect=CONNECT_TIMEOUT_S, sock_read=WATCH_SILENCE_S
@@ -119,7 +119,7 @@ class ReplicaClient:
                     yield None
                     return
                 if response.status != 200:
-                    raise ReplicaFailed(f"GET /v1/load/watch answered {response.status}")
+                    raise ReplicaUnreachable(f"GET /v1/load/watch answered {response.status}")
                 yield response.content
         except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:
             raise ReplicaUnreachable(f"replica {replica.name} cannot be reached") from error

@@ -6,7 +6,7 @@
     |   |-- QueueFull           429 queue_full, with Retry-After
     |   `-- RouterStopping      503: the drain is over
     |-- ReplicaFailed       502 replica_failed; tried elsewhere before the first byte
-    |   |-- ReplicaUnreachable  no connection: it is not chosen until it is heard of again
+    |   |-- ReplicaUnreachable  no connection, no reports: not chosen until it is heard of again
     |   `-- ReplicaRefused      it answered 503, as a draining replica does
     `-- InvalidReplicas     a list of replica URLs that cannot be read
 

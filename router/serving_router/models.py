@@ -6,7 +6,7 @@ import asyncio
 import logging
 from typing import Final, Protocol
 
-from serving_http.errors import ApiError
+from serving_http.errors import model_not_found
 from serving_router.errors import NoReplicaReady, ReplicaFailed
 from serving_router.ledger import FREE
 from serving_router.load_table import LoadTable
@@ -51,13 +51,7 @@ class ServedModels:
         if not self.are_known:
             raise NoReplicaReady("no replica has told its model yet; try again in a moment")
         if model not in self._names:
-            served = ", ".join(sorted(self._names))
-            raise ApiError(
-                404,
-                f"model {model!r} is not served here; {served} is",
-                param="model",
-                code="model_not_found",
-            )
+            raise model_not_found(model, self._names)
 
     async def learn(self, table: LoadTable, replicas: NamesModels) -> None:
         """Ask one replica after another until one tells."""

@@ -26,6 +26,7 @@ from serving_router.cut import Cut
 from serving_router.errors import (
     Rejected,
     ReplicaFailed,
+    ReplicaRefused,
     ReplicaUnreachable,
     RouterError,
     RouterStopping,
@@ -39,7 +40,10 @@ from serving_router.replica import Replica
 
 _log = logging.getLogger(__name__)
 
-MAX_TRIES: Final = 3
+MAX_BROKEN_TRIES: Final = 3
+"""A request that broke so many replicas is not given to another one."""
+NOT_BEGUN: Final = (ReplicaUnreachable, ReplicaRefused)
+"""These cost nothing: every replica may be asked once."""
 
 
 class Replicas(Protocol):
@@ -110,7 +114,8 @@ class Proxy:
         """
         failure: ReplicaFailed | None = None
         avoid: set[str] = set()
-        for _ in range(MAX_TRIES):
+        num_broken = 0
+        while num_broken < MAX_BROKEN_TRIES:
             reservation = self._reserve(errand, avoid, failure)
             try:
                 await self._try(errand, reservation, send)
@@ -118,6 +123,7 @@ class Proxy:
             except ReplicaFailed as error:
                 failure = error
                 self._note(error, reservation.replica)
+                num_broken += not isinstance(error, NOT_BEGUN)
                 avoid.add(reservation.replica.url)
         assert failure is not None
         raise failure

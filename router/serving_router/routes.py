@@ -103,10 +103,12 @@ def own_routes(status: RouterStatus) -> APIRouter:
     """Return the paths that tell of the router itself."""
     router = APIRouter(tags=["router"])
 
+    @router.head("/health", include_in_schema=False)
     @router.get("/health")
     async def health() -> Response:
         return _verdict(status.is_alive, "the replicas have not been listed yet")
 
+    @router.head("/ready", include_in_schema=False)
     @router.get("/ready")
     async def ready() -> Response:
         return _verdict(status.is_ready, "no replica is ready")

@@ -17,7 +17,7 @@ from typing import BinaryIO, Self
 
 from pydantic import BaseModel, JsonValue, ValidationError
 
-from serving_cli.errors import UsageError
+from serving_cli.errors import CommandFailed, UsageError
 
 CHAT_PATH = "/v1/chat/completions"
 COMPLETIONS_PATH = "/v1/completions"
@@ -138,14 +138,28 @@ class Journal:
         self._take(result, offset)
 
     def finish(self) -> None:
-        """Write the output in the order of the input and drop the journal."""
+        """Write the output in the order of the input and drop the journal.
+
+        Raises:
+            CommandFailed: the output cannot be written; the journal stays.
+        """
         temporary = self._output.with_name(self._output.name + ".writing")
-        with temporary.open("wb") as output:
-            for index in range(len(self._digests)):
-                self._file.seek(self._offsets[index])
-                output.write(BatchResult.model_validate_json(self._file.readline()).to_output())
-        temporary.replace(self._output)
+        try:
+            with temporary.open("wb") as output:
+                self._write_in_order(output)
+            temporary.replace(self._output)
+        except OSError as error:
+            temporary.unlink(missing_ok=True)
+            raise CommandFailed(
+                f"--output {self._output}: {error.strerror}; every answer is in {self._path}: "
+                "make room and run it again"
+            ) from error
         self._path.unlink()
+
+    def _write_in_order(self, output: BinaryIO) -> None:
+        for index in range(len(self._digests)):
+            self._file.seek(self._offsets[index])
+            output.write(BatchResult.model_validate_json(self._file.readline()).to_output())
 
     def _recover(self) -> None:
         """Take over what an earlier run has done; a torn last line is cut off."""

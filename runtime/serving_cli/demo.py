@@ -39,7 +39,7 @@ def _serve_and_ask(model: Path, port: int, *, detach: bool) -> int:
     command = ["serve", str(model), "--dp", "2", "--device", "cpu", "--port", str(port)]
     _say(f"ascend-serving {' '.join(command)}")
     server = subprocess.Popen(
-        [sys.executable, "-m", "serving_cli.main", *command, "--log-level", "warning"]
+        [sys.executable, "-m", "serving_cli.entry", *command, "--log-level", "warning"]
     )
     url = f"http://127.0.0.1:{port}"
     try:

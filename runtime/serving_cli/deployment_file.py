@@ -21,6 +21,7 @@ from serving_contract.deployment import (
     Spec,
 )
 from serving_contract.errors import InvalidDeployment
+from serving_contract.kubernetes import CPU_RESOURCE
 
 FROM_FILE: Final = (
     "model",
@@ -112,7 +113,7 @@ def _check_servable(spec: Spec) -> None:
     if spec.parallelism.data_parallel_size == 0:
         raise UsageError("parallelism.dataParallelSize 0: there is nothing to serve")
     _check_secrets(spec.model.secret_name, spec.router)
-    if spec.devices.resource_name != "cpu":
+    if spec.devices.resource_name != CPU_RESOURCE:
         raise UsageError(
             f"devices.resourceName {spec.devices.resource_name}: "
             "none on this machine; set it to cpu"

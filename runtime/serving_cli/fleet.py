@@ -95,7 +95,7 @@ class Fleet:
             await replica.kill()
             await asyncio.sleep(delay)
             # A failure ends the process: the next round says why and waits longer.
-            with contextlib.suppress(CommandFailed):
+            with contextlib.suppress(CommandFailed, OSError):
                 await self._bring_up(replica)
             ready_at = time.monotonic()
 

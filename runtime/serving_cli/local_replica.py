@@ -21,6 +21,7 @@ import aiohttp
 
 from serving_cli.errors import CommandFailed
 from serving_runtime.config import EngineConfig
+from serving_runtime.process_output import lines
 
 HOST: Final = "127.0.0.1"
 READY_POLL_S: Final = 0.1
@@ -90,8 +91,7 @@ class LocalReplica:
         self._process.stdin.close()
 
     async def _forward(self, stderr: asyncio.StreamReader) -> None:
-        while line := await stderr.readline():
-            text = line.decode(errors="replace").rstrip()
+        async for text in lines(stderr):
             self._tail.append(text)
             print(text, file=sys.stderr, flush=True)  # noqa: T201 - its log lines are ours
 

@@ -22,11 +22,6 @@ PROGRAM: Final = "ascend-serving"
 _log = logging.getLogger(__name__)
 
 
-def main() -> None:
-    """Run the command line of this process."""
-    sys.exit(run(sys.argv[1:]))
-
-
 def run(arguments: list[str]) -> int:
     """Run one command and return its exit code."""
     given = vars(build_parser().parse_args(arguments))
@@ -162,7 +157,3 @@ def _configure_logs(given: Given) -> None:
     assert isinstance(level, str)
     assert isinstance(form, str)
     logs.configure(level=level, format=form)
-
-
-if __name__ == "__main__":
-    main()

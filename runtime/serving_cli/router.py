@@ -8,6 +8,7 @@ import os
 from serving_cli import options
 from serving_cli.errors import UsageError
 from serving_cli.flags import Given
+from serving_cli.listening import listen
 from serving_router.app import run_router
 from serving_router.discovery import StaticDiscovery, parse_replicas
 from serving_router.errors import InvalidReplicas
@@ -24,10 +25,6 @@ def run(given: Given) -> int:
         discovery = StaticDiscovery(parse_replicas(str(given["replicas"])))
     except InvalidReplicas as error:
         raise UsageError(str(error)) from error
-    try:
-        asyncio.run(run_router(settings, discovery))
-    except OSError as error:
-        raise UsageError(
-            f"--host {settings.host} --port {settings.port}: {error.strerror or error}"
-        ) from error
+    with listen(settings.host, settings.port) as listener:
+        asyncio.run(run_router(settings, discovery, listener=listener))
     return 0

@@ -13,8 +13,8 @@ from serving_cli import local_service, options
 from serving_cli.deployment_file import FROM_FILE, cluster_only, flags_of, read_deployment
 from serving_cli.errors import UsageError, first_cause
 from serving_cli.flags import Given
+from serving_cli.listening import listen
 from serving_cli.orders import replica_orders
-from serving_http.serve import bind
 
 _log = logging.getLogger(__name__)
 
@@ -30,7 +30,7 @@ def run(given: Given) -> int:
     orders = replica_orders(given)
     name = orders[0].config.served_name
     settings = options.router_settings(given | {"served_name": name}, os.environ)
-    with _listen(settings.host, settings.port) as listener:
+    with listen(settings.host, settings.port) as listener:
         _log.info("listening on %s", _address(listener, tls=settings.tls is not None))
         try:
             asyncio.run(local_service.serve(orders, settings, listener))
@@ -55,14 +55,6 @@ def _with_file(given: Given) -> Given:
 def _spelled(flag: str) -> str:
     names = {"positional_model": "MODEL", "served_name": "--served-model-name"}
     return names.get(flag, f"--{flag.replace('_', '-')}")
-
-
-def _listen(host: str, port: int) -> socket.socket:
-    try:
-        return bind(host, port)
-    except OSError as error:
-        reason = error.strerror or str(error)
-        raise UsageError(f"--host {host} --port {port}: {reason}; choose another") from error
 
 
 def _address(listener: socket.socket, *, tls: bool) -> str:

@@ -26,7 +26,6 @@ from pydantic.alias_generators import to_camel
 from serving_contract.errors import InvalidDeployment
 from serving_contract.kubernetes import (
     API_VERSION,
-    CPU_RESOURCE,
     DEFAULT_RESOURCE,
     KIND,
     MAX_NAME_LENGTH,
@@ -295,11 +294,6 @@ class ServingDeployment(BaseModel):
     def served_name(self) -> str:
         """Name in the OpenAI API."""
         return self.spec.model.served_name or self.metadata.name
-
-    @property
-    def uses_cpu(self) -> bool:
-        """Whether replicas ask for no device."""
-        return self.spec.devices.resource_name == CPU_RESOURCE
 
 
 def is_vnpu(resource_name: str) -> bool:

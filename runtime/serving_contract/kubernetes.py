@@ -8,8 +8,6 @@ GROUP: Final = "ascend-serving.dev"
 VERSION: Final = "v1alpha1"
 API_VERSION: Final = f"{GROUP}/{VERSION}"
 KIND: Final = "ServingDeployment"
-PLURAL: Final = "servingdeployments"
-SHORT_NAME: Final = "sdep"
 
 CPU_RESOURCE: Final = "cpu"
 DEFAULT_RESOURCE: Final = "huawei.com/Ascend910"

@@ -9,6 +9,7 @@ Source: the published OpenAI API reference, and vLLM's documentation for the fie
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Final, Literal
 
 from pydantic import (
@@ -33,6 +34,8 @@ MAX_LOGIT_BIAS: Final = 100.0
 MAX_TOKEN_ID: Final = 2**31 - 1
 """Of any model; the engine knows its own vocabulary."""
 DEFAULT_COMPLETION_TOKENS: Final = 16
+
+_TOKEN_ID: Final = re.compile(r"0|[1-9][0-9]{0,9}")
 
 Prompt = str | tuple[int, ...]
 """Text, or token ids that are taken as they are."""
@@ -111,8 +114,8 @@ def _part_text(part: object, name: str) -> str:
 
 def _logit_bias(value: dict[str, float] | None) -> dict[str, float] | None:
     for token, bias in (value or {}).items():
-        if not (token.isascii() and token.isdecimal()):
-            raise _refuse(f"{token!r} is not a token id")
+        if not _TOKEN_ID.fullmatch(token):
+            raise _refuse(f"{token[:20]!r} is not a token id")
         if abs(bias) > MAX_LOGIT_BIAS:
             raise _refuse(f"{bias:g} for token {token} is outside -100..100")
     return value

@@ -41,15 +41,6 @@ def _is_number(text: str) -> bool:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Place:
-    """Where one rank lives."""
-
-    replica_index: int
-    rank: int
-    device: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Topology:
     """dp replicas of tp devices each; device groups are consecutive runs of `devices`.
 
@@ -87,19 +78,6 @@ class Topology:
     def groups(self) -> tuple[tuple[int, ...], ...]:
         """The device group of each replica, in order of the replica index."""
         return tuple(self.devices[i : i + self.tp] for i in range(0, len(self.devices), self.tp))
-
-    def place(self, replica_index: int, rank: int) -> Place:
-        """Return the place of one rank.
-
-        Raises:
-            InvalidTopology: there is no such replica or rank.
-        """
-        if not 0 <= replica_index < self.dp:
-            raise InvalidTopology(f"replica index {replica_index} is outside 0..{self.dp - 1}")
-        if not 0 <= rank < self.tp:
-            raise InvalidTopology(f"rank {rank} is outside 0..{self.tp - 1}")
-        device = self.groups[replica_index][rank]
-        return Place(replica_index=replica_index, rank=rank, device=device)
 
 
 def _check_size(flag: str, size: int, limit: int) -> None:

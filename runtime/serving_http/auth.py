@@ -36,8 +36,13 @@ class FixedApiKeys:
 
 def accepts(keys: ApiKeys, token: bytes) -> bool:
     """Compare with every key in constant time, so that timing tells nothing about them."""
-    matches = [hmac.compare_digest(token, key.encode()) for key in keys.current()]
+    matches = [hmac.compare_digest(token, _bytes(key)) for key in keys.current()]
     return any(matches)
+
+
+def _bytes(key: str) -> bytes:
+    """Encode a key; one from a file may hold any bytes."""
+    return key.encode(errors="surrogateescape")
 
 
 def is_protected(path: str) -> bool:

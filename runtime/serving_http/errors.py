@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 _TYPES = {
     401: "authentication_error",
@@ -63,3 +63,14 @@ class ApiError(Exception):
     def sse(self) -> bytes:
         """Return the error as an event, for streams that have begun."""
         return b"data: " + self.body() + b"\n\n"
+
+
+def model_not_found(name: str, served: Iterable[str]) -> ApiError:
+    """Return the 404 for a model of another name."""
+    names = ", ".join(repr(known) for known in sorted(served))
+    return ApiError(
+        404,
+        f"model: {name!r} is not served here; {names} is",
+        param="model",
+        code="model_not_found",
+    )

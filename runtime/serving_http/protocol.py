@@ -1,27 +1,37 @@
 """uvicorn's httptools protocol with the limits that it does not have.
 
 httptools refuses Content-Length with Transfer-Encoding, repeated Content-Length, folded headers and
-bare CR or LF (tried on 0.9, our lower bound). Added here: limits of size and time for head and
-body, OpenAI's error object instead of plain text, and answers without chunks for HTTP/1.0.
+bare CR or LF (tried on 0.9, our lower bound). Added here: limits of size and time for head, body
+and trailers, OpenAI's error object instead of plain text, and answers without chunks for HTTP/1.0.
 
-It subclasses a private class of uvicorn, whose minor version is therefore bounded in pyproject.
+It subclasses a private class of uvicorn, whose minor version is therefore held in pyproject.
 """
 
 from __future__ import annotations
 
 import asyncio
+import logging
+import uuid
 from http import HTTPStatus
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, Final
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
+from serving_contract.headers import REQUEST_ID
+from serving_http.close_delimited import CloseDelimited
 from serving_http.errors import ApiError
+from serving_http.head import declared_body_bytes, end_of_head, judge, without_upgrade
 from serving_http.limits import Limits
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from uvicorn._types import ASGI3Application, ASGISendEvent
+    from uvicorn._types import ASGI3Application
+
+PIECE_BYTES: Final = 16 * 1024
+"""Fed to the parser at a time: what it keeps to itself is noticed within so many bytes."""
+
+_log = logging.getLogger(__name__)
 
 
 class GuardedProtocol(HttpToolsProtocol):
@@ -30,10 +40,13 @@ class GuardedProtocol(HttpToolsProtocol):
     limits: ClassVar[Limits] = Limits()
 
     _deadline: asyncio.TimerHandle | None = None
+    _between_requests = True
     _reading_head = False
-    _unread_head_bytes = 0
+    _reading_body = False
+    _held = b""
     _head_bytes = 0
     _body_bytes = 0
+    _silent_bytes = 0
     _refused = False
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
@@ -50,52 +63,78 @@ class GuardedProtocol(HttpToolsProtocol):
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        """Feed the parser, counting what it has not turned into a head yet."""
+        """Hold a head back until it is whole, then feed the parser."""
         if self._refused:
             return
         if self._deadline is None:
             self._start_clock(self.limits.head_timeout_s, self._head_timed_out)
-        self._unread_head_bytes += len(data)
-        super().data_received(data)
-        if self._reading_head and self._unread_head_bytes > self.limits.max_head_bytes:
-            self._refuse_head()
+        if self._between_requests:
+            self._held += data
+            end = end_of_head(self._held)
+            if (end or len(self._held)) > self.limits.max_head_bytes:
+                self._refuse_head()
+                return
+            if end is None:
+                return
+            data = without_upgrade(self._held[:end]) + self._held[end:]
+            self._held = b""
+        self._feed(data)
+
+    def _feed(self, data: bytes) -> None:
+        for start in range(0, len(data), PIECE_BYTES):
+            piece = data[start : start + PIECE_BYTES]
+            self._silent_bytes += len(piece)
+            super().data_received(piece)
+            if self._refused or self.transport.is_closing():
+                return
+            if self._silent_bytes > self.limits.max_head_bytes:
+                self._refuse_head()
+                return
 
     def on_message_begin(self) -> None:
         """Begin a head."""
         super().on_message_begin()
+        self._between_requests = False
         self._reading_head = True
-        self._unread_head_bytes = 0
         self._head_bytes = 0
         self._body_bytes = 0
 
     def on_url(self, url: bytes) -> None:
         """Count the request line."""
         super().on_url(url)
+        self._silent_bytes = 0
         self._head_bytes += len(url)
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        """Count a header line."""
-        super().on_header(name, value)
+        """Count a header line; trailers count as well and are dropped."""
+        self._silent_bytes = 0
         self._head_bytes += len(name) + len(value) + len(b": \r\n")
+        if self._reading_head:
+            super().on_header(name, value)
+        elif self._head_bytes > self.limits.max_head_bytes:
+            self._refuse_head()
 
     def on_headers_complete(self) -> None:
         """Judge the head before a request is started for it."""
         self._reading_head = False
+        self._reading_body = True
         if self._refused:
             return
         if self._head_bytes > self.limits.max_head_bytes:
             self._refuse_head()
-            return
-        if self._declared_body_bytes() > self.limits.max_body_bytes:
+        elif declared_body_bytes(self.headers) > self.limits.max_body_bytes:
             self._refuse_body()
-            return
-        self._start_clock(self.limits.body_timeout_s, self._body_timed_out)
-        super().on_headers_complete()
+        elif error := judge(self.headers, self.parser.get_http_version()):
+            self._refuse(error)
+        else:
+            self._start_clock(self.limits.body_timeout_s, self._body_timed_out)
+            super().on_headers_complete()
 
     def on_body(self, body: bytes) -> None:
         """Count the body, which may come in chunks of undeclared length."""
         if self._refused:
             return
+        self._silent_bytes = 0
         self._body_bytes += len(body)
         if self._body_bytes > self.limits.max_body_bytes:
             self._refuse_body()
@@ -104,15 +143,17 @@ class GuardedProtocol(HttpToolsProtocol):
 
     def on_message_complete(self) -> None:
         """Stop the clock: the request is here whole."""
+        self._between_requests = True
+        self._reading_body = False
         if self._refused:
             return
         self._stop_clock()
         super().on_message_complete()
 
     def on_response_complete(self) -> None:
-        """Forget the clock of a body that was answered before it was read."""
-        if not self.pipeline and not self._reading_head:
-            self._stop_clock()
+        """Close after an answer that came before its request was whole: its rest is no request."""
+        if self._reading_body and self.cycle.response_complete:
+            self._read_no_more()
         super().on_response_complete()
 
     def send_400_response(self, msg: str) -> None:
@@ -123,10 +164,6 @@ class GuardedProtocol(HttpToolsProtocol):
         if cycle.scope["http_version"] == "1.0":
             cycle.send = CloseDelimited(cycle).send  # type: ignore[method-assign]
         super()._start_asgi_task(cycle, app)
-
-    def _declared_body_bytes(self) -> int:
-        lengths = (value for name, value in self.headers if name == b"content-length")
-        return int(next(lengths, b"0"))
 
     def _start_clock(self, seconds: float, expired: Callable[[], None]) -> None:
         self._stop_clock()
@@ -157,13 +194,19 @@ class GuardedProtocol(HttpToolsProtocol):
         """Answer `error` unless an answer has begun, and read no more of this connection."""
         if self._refused or self.transport.is_closing():
             return
-        self._refused = True
-        self._stop_clock()
-        begun = self._drop_current_request()
-        if begun:
+        identity = uuid.uuid4().hex
+        _log.info("refused with %d: %s (request %s)", error.status, error, identity)
+        if self._drop_current_request():
+            self._refused = True
             self.transport.close()
             return
-        self.transport.write(_response(error))
+        self.transport.write(_response(error, identity))
+        self._read_no_more()
+
+    def _read_no_more(self) -> None:
+        """Throw away what the client still sends and close soon, so that it can read the answer."""
+        self._refused = True
+        self._stop_clock()
         if self.transport.can_write_eof():
             self.transport.write_eof()
         self.loop.call_later(self.limits.linger_s, self.transport.close)
@@ -178,45 +221,16 @@ class GuardedProtocol(HttpToolsProtocol):
         return cycle.response_started
 
 
-class CloseDelimited:
-    """Sends an answer of unknown length to an HTTP/1.0 client: its end is the connection's end.
-
-    uvicorn would send chunks, which HTTP/1.0 does not know. An answer of known length is passed on;
-    for others uvicorn is told that only a head follows, and the body is written here.
-    """
-
-    def __init__(self, cycle: RequestResponseCycle) -> None:
-        self._cycle = cycle
-        self._uvicorn_send = cycle.send
-        self._writes_body = False
-
-    async def send(self, message: ASGISendEvent) -> None:
-        """Send one ASGI message."""
-        if message["type"] == "http.response.start":
-            names = {name.lower() for name, _ in message.get("headers", [])}
-            if b"content-length" not in names and self._cycle.scope["method"] != "HEAD":
-                self._writes_body = True
-                self._cycle.scope = {**self._cycle.scope, "method": "HEAD"}
-        elif message["type"] == "http.response.body" and self._writes_body:
-            await self._write(message.get("body", b""))
-        await self._uvicorn_send(message)
-
-    async def _write(self, body: bytes) -> None:
-        await self._cycle.flow.drain()
-        if body and not self._cycle.disconnected:
-            self._cycle.transport.write(body)
-
-
 def guarded_by(limits: Limits) -> type[GuardedProtocol]:
     """Return the protocol class with these limits."""
     return type("LimitedProtocol", (GuardedProtocol,), {"limits": limits})
 
 
-def _response(error: ApiError) -> bytes:
+def _response(error: ApiError, identity: str) -> bytes:
     body = error.body()
     head = (
         f"HTTP/1.1 {error.status} {HTTPStatus(error.status).phrase}\r\n"
         f"content-type: application/json\r\ncontent-length: {len(body)}\r\n"
-        "connection: close\r\n\r\n"
+        f"{REQUEST_ID}: {identity}\r\nconnection: close\r\n\r\n"
     )
     return head.encode() + body

@@ -142,8 +142,7 @@ class HttpServer:
             await asyncio.wait([self._task])
 
     def end_at_once(self) -> None:
-        """Cut every connection, so that `stop` waits for nothing."""
-        self._server.force_exit = True
+        """Cut every connection, so that `stop` has nothing to wait for."""
         for connection in list(self._server.server_state.connections):
             connection.transport.abort()
 
@@ -175,8 +174,12 @@ def ssl_context(tls: Tls) -> ssl.SSLContext:
 
 @contextlib.contextmanager
 def signals() -> Iterator[tuple[asyncio.Event, asyncio.Event]]:
-    """Turn SIGTERM and SIGINT into two events: the first signal, and any further one."""
+    """Turn SIGTERM and SIGINT into two events: the first signal, and any further one.
+
+    Afterwards the handlers from before are back: asyncio alone would leave the system's default.
+    """
     loop = asyncio.get_running_loop()
+    before = {number: signal.getsignal(number) for number in _SIGNALS}
     first, second = asyncio.Event(), asyncio.Event()
 
     def on_signal() -> None:
@@ -187,8 +190,9 @@ def signals() -> Iterator[tuple[asyncio.Event, asyncio.Event]]:
     try:
         yield first, second
     finally:
-        for number in _SIGNALS:
+        for number, handler in before.items():
             loop.remove_signal_handler(number)
+            signal.signal(number, handler)
 
 
 async def _first_of(*awaitables: Coroutine[object, object, object]) -> None:

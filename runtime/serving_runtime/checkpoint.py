@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeGuard
 
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
@@ -55,6 +55,22 @@ def read_config(folder: Path) -> dict[str, object]:
     if not isinstance(config.get("model_type"), str):
         raise InvalidModel(f"model {folder}: {CONFIG} has no model_type")
     return config
+
+
+def max_positions(folder: Path) -> int | None:
+    """Return the longest sequence that `config.json` names; None if it names none here.
+
+    Raises:
+        InvalidModel: as `read_config`.
+    """
+    config = read_config(folder)
+    text = config.get("text_config")
+    named = [part.get("max_position_embeddings") for part in (config, text) if _is_object(part)]
+    return next((limit for limit in named if isinstance(limit, int)), None)
+
+
+def _is_object(value: object) -> TypeGuard[dict[str, object]]:
+    return isinstance(value, dict)
 
 
 def _read_json(path: Path) -> object:

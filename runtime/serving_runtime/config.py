@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
-from serving_runtime.checkpoint import check_checkpoint
+from serving_runtime.checkpoint import check_checkpoint, max_positions
 from serving_runtime.errors import InvalidModel, NotImplementedYet, Refused
 
 HUB_SCHEME = "hf://"
@@ -82,6 +82,7 @@ class EngineConfig:
         self._check_sizes()
         self._check_implemented()
         check_checkpoint(self.model)
+        self._check_max_model_len()
 
     def _check_sizes(self) -> None:
         sizes = {
@@ -96,6 +97,14 @@ class EngineConfig:
             raise Refused(
                 f"--device-memory-fraction {self.device_memory_fraction:g}: "
                 "must be above 0 and at most 1"
+            )
+
+    def _check_max_model_len(self) -> None:
+        limit = max_positions(self.model)
+        if self.max_model_len is not None and limit is not None and self.max_model_len > limit:
+            raise Refused(
+                f"--max-model-len {self.max_model_len}: the model's own limit "
+                f"(max_position_embeddings) is {limit}"
             )
 
     def _check_implemented(self) -> None:

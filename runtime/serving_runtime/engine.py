@@ -123,8 +123,12 @@ class Engine:
                 request_id="warm-up", prompt_token_ids=(0,), sampling=sampling, expected_tokens=1
             )
         )
-        while (step := self._scheduler.schedule()) is not None:
-            self._scheduler.update(step, await self._executor.execute(step))
+        try:
+            async with asyncio.timeout(MAX_STEP_S):
+                while (step := self._scheduler.schedule()) is not None:
+                    self._scheduler.update(step, await self._executor.execute(step))
+        except TimeoutError:
+            raise EngineStopped(f"the first step took longer than {MAX_STEP_S:g} s") from None
 
     async def run(self) -> NoReturn:
         """Run steps until cancelled; whatever ends it, every open generation ends with it.

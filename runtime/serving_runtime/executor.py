@@ -16,11 +16,13 @@ from typing import Final, Protocol
 from serving_runtime.config import EngineConfig
 from serving_runtime.errors import EngineStopped, RuntimeFailure
 from serving_runtime.pipe import encode, read
+from serving_runtime.process_output import lines
 from serving_runtime.step import ModelFacts, Step, StepResult
 
 logger = logging.getLogger(__name__)
 
 WORKER: Final = (sys.executable, "-P", "-m", "serving_runtime.worker")
+_LEVELS: Final = logging.getLevelNamesMapping()
 START_TIMEOUT_S: Final = 1800.0
 """Reading a large model from a slow disk takes minutes; a hang must still end."""
 EXIT_TIMEOUT_S: Final = 10.0
@@ -153,7 +155,7 @@ class ProcessExecutor:
     ) -> None:
         """Hand out the worker's answers; when they end, find out why and reap the process."""
         assert process.stderr is not None
-        lines = asyncio.create_task(self._pass_on(process.stderr))
+        passing_on = asyncio.create_task(self._pass_on(process.stderr))
         failure: RuntimeFailure | None = None
         try:
             while failure is None:
@@ -165,7 +167,7 @@ class ProcessExecutor:
         except (EOFError, ConnectionError):
             logger.debug("the worker closed its pipe")
         await _reap(process)
-        await lines
+        await passing_on
         self._fail(failure or EngineStopped(self._describe_end(process)))
 
     def _fail(self, failure: RuntimeFailure) -> None:
@@ -174,16 +176,21 @@ class ProcessExecutor:
             self._answer.set_exception(self._failure)
 
     async def _pass_on(self, stderr: asyncio.StreamReader) -> None:
-        """Repeat the worker's lines as ours and keep the last one for a message."""
-        while chunk := await stderr.read(1 << 16):
-            text = chunk.decode(errors="replace")
-            sys.stderr.write(text)
-            self._last_lines.extend(line for line in text.splitlines() if line.strip())
+        """Log the worker's lines as ours, in our form, and keep the last one for a message."""
+        async for text in lines(stderr):
+            if text:
+                self._last_lines.append(text)
+                level, _, message = text.partition(" ")
+                if level in _LEVELS:
+                    logger.log(_LEVELS[level], "worker: %s", message)
+                else:
+                    logger.warning("worker: %s", text)
 
     def _describe_end(self, process: asyncio.subprocess.Process) -> str:
         code = process.returncode
         how = f"was killed by {_signal_name(-code)}" if code and code < 0 else f"exited with {code}"
-        last = f": {self._last_lines[-1].strip()}" if self._last_lines else ""
+        has_words = self._last_lines and code is not None and code > 0
+        last = f": {self._last_lines[-1].strip()}" if has_words else ""
         return f"the worker of device {self._config.devices[0]} {how}{last}"
 
     def _kill(self) -> None:

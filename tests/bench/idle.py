@@ -27,7 +27,7 @@ def run() -> None:
 
 async def _measure(model: str) -> None:
     port = free_port()
-    command = ["-m", "serving_cli.main", "serve", model, "--port", str(port)]
+    command = ["-m", "serving_cli.entry", "serve", model, "--port", str(port)]
     async with process(command, port) as serve, aiohttp.ClientSession() as client:
         url = f"http://127.0.0.1:{port}"
         replica_url = await _ready_replica(client, url)

@@ -26,7 +26,7 @@ def run() -> None:
 async def _measure() -> None:
     first, second, port = free_port(), free_port(), free_port()
     urls = f"http://127.0.0.1:{first},http://127.0.0.1:{second}"
-    command = ["-m", "serving_cli.main", "router", "--replicas", urls, "--port", str(port)]
+    command = ["-m", "serving_cli.entry", "router", "--replicas", urls, "--port", str(port)]
     async with (
         process([MOCK, str(first)], first),
         process([MOCK, str(second)], second),

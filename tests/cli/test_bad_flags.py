@@ -43,6 +43,10 @@ FLAGS = {
     "unknown device": (["serve", "MODEL", "--device", "tpu"], "invalid choice: 'tpu'"),
     "unknown dtype": (["serve", "MODEL", "--dtype", "fp8"], "invalid choice: 'fp8'"),
     "unknown policy": (["serve", "MODEL", "--policy", "random"], "invalid choice: 'random'"),
+    "context beyond the model's": (
+        ["serve", "MODEL", "--max-model-len", "2049"],
+        "--max-model-len 2049: the model's own limit (max_position_embeddings) is 2048",
+    ),
     "port above 65535": (["serve", "MODEL", "--port", "70000"], "'70000' is not a port"),
     "memory fraction of 0": (
         ["serve", "MODEL", "--device-memory-fraction", "0"],

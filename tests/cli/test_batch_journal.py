@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from serving_cli.batch_journal import BatchRequest, BatchResult, Journal, read_requests
+from serving_cli.errors import CommandFailed
 
 
 def requests_of(folder: Path, prompts: list[str]) -> list[BatchRequest]:
@@ -86,3 +87,17 @@ def test_errors_are_counted_over_runs(tmp_path: Path) -> None:
         journal.add(failed)
     with Journal(tmp_path / "out.jsonl", requests) as journal:
         assert journal.num_errors == 1
+
+
+def test_full_disk_at_the_end_loses_no_answer(tmp_path: Path) -> None:
+    requests = requests_of(tmp_path, ["a"])
+    output = tmp_path / "out.jsonl"
+    (tmp_path / "out.jsonl.writing").symlink_to("/dev/full")
+    with Journal(output, requests) as journal:
+        journal.add(result_of(requests[0]))
+        with pytest.raises(CommandFailed, match=r"No space left .* run it again"):
+            journal.finish()
+    with Journal(output, requests) as journal:
+        assert journal.num_done == 1
+        journal.finish()
+    assert len(output.read_text().splitlines()) == 1

@@ -72,6 +72,8 @@ def completion(**fields: JsonValue) -> CompletionRequest:
         ("logit_bias", {"1": 100.5}),
         ("logit_bias", {"1": -100.5}),
         ("logit_bias", {"one": 1}),
+        ("logit_bias", {"05": 1}),
+        ("logit_bias", {"9" * 5000: 1}),
         ("logit_bias", [1]),
         ("stream", 1),
         ("stream_options", {}),

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from serving_contract.errors import InvalidTopology
-from serving_contract.topology import Place, Topology, parse_devices
+from serving_contract.topology import Topology, parse_devices
 
 
 @pytest.mark.parametrize(
@@ -72,17 +72,6 @@ def test_groups_are_consecutive_runs_of_the_devices_as_named() -> None:
 
 def test_sizes_alone_take_the_first_devices() -> None:
     assert Topology.of_sizes(dp=3, tp=2).devices == (0, 1, 2, 3, 4, 5)
-
-
-def test_place_names_the_device_of_a_rank() -> None:
-    topology = Topology(dp=2, tp=2, devices=(6, 7, 0, 1))
-    assert topology.place(1, 0) == Place(replica_index=1, rank=0, device=0)
-
-
-@pytest.mark.parametrize("place", [(2, 0), (-1, 0), (0, 2), (0, -1)])
-def test_place_outside_the_topology_is_refused(place: tuple[int, int]) -> None:
-    with pytest.raises(InvalidTopology, match="outside"):
-        Topology.of_sizes(dp=2, tp=2).place(*place)
 
 
 @given(

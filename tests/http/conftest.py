@@ -53,6 +53,11 @@ def make_app(keys: list[str] | None = None) -> FastAPI:
 
         return StreamingResponse(parts(), media_type="text/plain")
 
+    @app.post("/headers")
+    async def headers(request: Request) -> Response:
+        await request.body()
+        return PlainTextResponse(" ".join(request.headers.keys()))
+
     @app.get("/plain")
     async def plain() -> Response:
         return PlainTextResponse("plain")

@@ -25,6 +25,8 @@ SMUGGLING = {
     "bare carriage return": b"X-One: 1\rContent-Length: 0\r\n\r\n",
     "unknown transfer-encoding": b"Transfer-Encoding: gzip\r\n\r\nabc",
     "space before the colon": b"Content-Length : 3\r\n\r\nabc",
+    "two codings": b"Transfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n",
+    "two hosts": b"Host: b\r\nContent-Length: 0\r\n\r\n",
     "signed length": b"Content-Length: +3\r\n\r\nabc",
 }
 
@@ -59,6 +61,84 @@ async def test_head_over_its_limit_is_431(serving: Serving, exchange: Exchange) 
     async with serving() as address:
         answer = await exchange(address, head)
     assert status_of(answer) == 431
+
+
+@pytest.mark.parametrize("size", [66_000, 150_000])
+async def test_header_that_never_ends_is_431_at_once(
+    serving: Serving, exchange: Exchange, size: int
+) -> None:
+    async with serving(limits=Limits(head_timeout_s=1000)) as address:
+        answer = await exchange(address, b"GET /plain HTTP/1.1\r\nX: " + b"x" * size)
+    assert status_of(answer) == 431
+
+
+async def test_largest_head_is_taken(serving: Serving, exchange: Exchange) -> None:
+    start = b"GET /plain HTTP/1.1\r\nHost: a\r\nConnection: close\r\nX: "
+    head = start + b"x" * (64 * 1024 - len(start) - 4) + b"\r\n\r\n"
+    async with serving() as address:
+        answer = await exchange(address, head)
+    assert status_of(answer) == 200
+
+
+@pytest.mark.parametrize("whole", [True, False], ids=["many trailers", "one endless trailer"])
+async def test_trailers_are_bounded_like_a_head(
+    serving: Serving, exchange: Exchange, whole: bool
+) -> None:
+    head = b"POST /v1/items HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n"
+    trailers = (b"X-T: " + b"x" * 90 + b"\r\n") * 900 if whole else b"X-T: " + b"x" * 90_000
+    async with serving() as address:
+        answer = await exchange(address, head + trailers)
+    assert status_of(answer) == 431
+
+
+async def test_trailers_are_no_headers(serving: Serving, exchange: Exchange) -> None:
+    head = b"POST /headers HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n"
+    body = b"Connection: close\r\n\r\n2\r\n{}\r\n0\r\nX-Late: 1\r\n\r\n"
+    async with serving() as address:
+        answer = await exchange(address, head + body)
+    assert status_of(answer) == 200
+    assert b"x-late" not in answer
+
+
+async def test_upgrade_is_ignored_and_its_body_is_read(
+    serving: Serving, exchange: Exchange
+) -> None:
+    extra = b"Connection: Upgrade, HTTP2-Settings, close\r\nUpgrade: h2c\r\nHTTP2-Settings: AAM\r\n"
+    async with serving() as address:
+        answer = await exchange(address, post(b"/v1/items", b'{"name": "a"}', extra))
+    assert status_of(answer) == 200
+    assert answer.endswith(b"a")
+
+
+async def test_missing_host_is_400(serving: Serving, exchange: Exchange) -> None:
+    async with serving() as address:
+        answer = await exchange(address, b"GET /plain HTTP/1.1\r\n\r\n")
+    assert status_of(answer) == 400
+    assert "Host" in (error_of(answer)["message"] or "")
+
+
+async def test_head_with_bare_line_feeds_is_400_at_once(
+    serving: Serving, exchange: Exchange
+) -> None:
+    async with serving(limits=Limits(head_timeout_s=1000)) as address:
+        answer = await exchange(address, b"GET /plain HTTP/1.1\nHost: a\n\n")
+    assert status_of(answer) == 400
+
+
+async def test_refusal_has_a_request_id(serving: Serving, exchange: Exchange) -> None:
+    async with serving() as address:
+        answer = await exchange(address, b"nonsense\r\n\r\n")
+    assert b"\r\nx-request-id: " in answer
+
+
+async def test_early_answer_closes_what_is_still_being_sent(
+    serving: Serving, exchange: Exchange
+) -> None:
+    request = post(b"/v1/items", b"x" * 1000)[:-500]
+    async with serving(keys=["k"], limits=Limits(linger_s=0.1)) as address:
+        answer = await exchange(address, request)
+    assert status_of(answer) == 401
+    assert answer.count(b"HTTP/1.1") == 1
 
 
 async def test_head_that_never_ends_is_431(serving: Serving, exchange: Exchange) -> None:

@@ -113,7 +113,7 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def serving(model: Path, log: Path, *flags: str) -> Iterator[Served]:
     """Start `serve`; whatever is left of it afterwards is ended."""
     port = _free_port()
-    command = [sys.executable, "-m", "serving_cli.main", "serve"]
+    command = [sys.executable, "-m", "serving_cli.entry", "serve"]
     if "-f" not in flags:
         command.append(str(model))
     with log.open("w") as output:

@@ -29,7 +29,7 @@ def write_prompts(file: Path, count: int, max_tokens: int) -> None:
 
 
 def generate(model: Path, folder: Path, *flags: str) -> subprocess.Popen[str]:
-    command = [sys.executable, "-m", "serving_cli.main", "generate", str(model), *flags]
+    command = [sys.executable, "-m", "serving_cli.entry", "generate", str(model), *flags]
     files = ["--input", str(folder / "in.jsonl"), "--output", str(folder / "out.jsonl")]
     return subprocess.Popen(
         [*command, *files, "--log-level", "warning"],

@@ -103,7 +103,7 @@ def test_serve_and_curl_as_written(serve: Serve) -> None:
 def test_table_of_commands_is_the_command_line() -> None:
     shown = set(re.findall(r"`ascend-serving ([a-z-]+)", README))
     done = subprocess.run(
-        [sys.executable, "-m", "serving_cli.main", "--help"],
+        [sys.executable, "-m", "serving_cli.entry", "--help"],
         capture_output=True,
         text=True,
         check=True,

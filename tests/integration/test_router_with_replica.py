@@ -33,7 +33,7 @@ class Certificate:
 @contextlib.contextmanager
 def command(*arguments: str | Path) -> Iterator[subprocess.Popen[str]]:
     process = subprocess.Popen(
-        [sys.executable, "-m", "serving_cli.main", *map(str, arguments)],
+        [sys.executable, "-m", "serving_cli.entry", *map(str, arguments)],
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,

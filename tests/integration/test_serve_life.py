@@ -107,6 +107,18 @@ def test_sigterm_finishes_streams_and_leaves_no_process(serve: Serve, processes:
         assert not [pid for pid in everyone if processes.is_running(pid)]
 
 
+def test_sigterm_while_loading_is_a_clean_end(serve: Serve, processes: Processes) -> None:
+    with serve("--dp", "2") as served:
+        served.wait_for(
+            lambda: len(processes.descendants_of(served.process.pid)) == 4, "two workers"
+        )
+        everyone = processes.descendants_of(served.process.pid)
+        served.process.send_signal(signal.SIGTERM)
+        assert served.process.wait(60) == 0
+        assert "Traceback" not in served.log.read_text()
+        assert not [pid for pid in everyone if processes.is_running(pid)]
+
+
 def test_drain_timeout_ends_streams_with_the_typed_error(serve: Serve) -> None:
     with serve("--drain-timeout", "0") as served:
         served.wait_ready()
@@ -127,7 +139,8 @@ def test_second_signal_ends_at_once(serve: Serve, processes: Processes) -> None:
         served.process.send_signal(signal.SIGINT)
         served.wait_for(lambda: "draining" in served.log.read_text(), "the drain")
         served.process.send_signal(signal.SIGINT)
-        served.process.wait(60)
+        assert served.process.wait(60) == 0
+        assert "Traceback" not in served.log.read_text()
         served_on = [pid for pid in everyone if processes.is_running(pid)]
         assert not served_on
 
@@ -164,7 +177,7 @@ def test_replica_that_cannot_start_stops_everything_with_one_line(
         [
             sys.executable,
             "-m",
-            "serving_cli.main",
+            "serving_cli.entry",
             "serve",
             str(broken),
             "--dp",

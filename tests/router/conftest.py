@@ -33,6 +33,7 @@ class FakeReplica:
     Attributes:
         answer: replaces the handler of the two generating paths.
         reports: whether `/v1/load/watch` exists.
+        loading: its watch path answers 503, and so do the generating paths.
         tokens: how many events an answer has.
         steps: if set, each event waits for one release.
         seen: the requests that came, with their bodies.
@@ -43,6 +44,7 @@ class FakeReplica:
         self.name = name
         self.answer: Handler = self.generate
         self.reports = True
+        self.loading = False
         self.draining = False
         self.tokens = 3
         self.steps: asyncio.Semaphore | None = None
@@ -139,6 +141,8 @@ class FakeReplica:
         return await handler(request)
 
     async def _answer(self, request: web.Request) -> web.StreamResponse:
+        if self.loading:
+            raise web.HTTPServiceUnavailable
         return await self.answer(request)
 
     async def _tokenize(self, request: web.Request) -> web.StreamResponse:
@@ -153,6 +157,8 @@ class FakeReplica:
     async def _watch(self, request: web.Request) -> web.StreamResponse:
         if not self.reports:
             raise web.HTTPNotFound
+        if self.loading:
+            raise web.HTTPServiceUnavailable
         lines: asyncio.Queue[bytes | None] = asyncio.Queue()
         self.watchers = [lines]
         self._seqs = [0]
@@ -310,7 +316,9 @@ async def start_router(eventually: Eventually) -> AsyncIterator[StartRouter]:
             async def reports_are_read() -> bool:
                 rows = router.table.loads()
                 known = {row.url for row in rows if row.epoch is not None}
-                return router.is_alive and known >= {r.url for r in replicas if r.reports}
+                return router.is_alive and known >= {
+                    r.url for r in replicas if r.reports and not r.loading
+                }
 
             await eventually(reports_are_read)
             return under_test

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from serving_http.auth import accepts
 from serving_router.api_keys import MountedApiKeys
 
 
@@ -59,3 +60,11 @@ def test_folder_that_vanishes_leaves_the_keys_valid(tmp_path: Path) -> None:
     (folder / "alice").unlink()
     folder.rmdir()
     assert keys.current() == ("sk-1",)
+
+
+def test_key_of_any_bytes_is_a_key_and_the_others_still_change(tmp_path: Path) -> None:
+    (tmp_path / "alice").write_bytes(b"\xff\xfe-key\n")
+    keys = MountedApiKeys(tmp_path, clock=Clock())
+    assert accepts(keys, b"\xff\xfe-key")
+    (tmp_path / "alice").unlink()
+    assert not accepts(keys, b"\xff\xfe-key")

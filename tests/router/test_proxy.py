@@ -247,6 +247,23 @@ async def test_replica_that_resets_before_the_first_byte_is_replaced(
     assert await all_zero(router)
 
 
+async def test_every_replica_is_asked_before_a_request_is_refused(
+    fleet: Fleet, start_router: StartRouter
+) -> None:
+    *refusing, ready = await fleet(5)
+    ready.load = {"pending_output_tokens": 50}
+
+    async def refuse(request: web.Request) -> web.StreamResponse:
+        return web.json_response({"error": {}}, status=503)
+
+    for replica in refusing:
+        replica.answer = refuse
+    router = await start_router([*refusing, ready])
+    async with router.chat() as response:
+        assert response.status == 200
+        assert response.headers[REPLICA] == ready.name
+
+
 async def test_only_replica_refusing_gives_503(fleet: Fleet, start_router: StartRouter) -> None:
     [replica] = await fleet(1)
 

@@ -99,6 +99,39 @@ async def test_replica_without_reports_is_routable_by_the_ledger(
     assert (row["state"], row["epoch"], row["report_age_seconds"]) == ("ready", None, None)
 
 
+async def test_loading_replica_is_down_until_it_reports(
+    fleet: Fleet, start_router: StartRouter, eventually: Eventually
+) -> None:
+    loading, ready = await fleet(2)
+    loading.loading = True
+    router = await start_router([loading, ready])
+
+    async def state_of_loading(state: str) -> bool:
+        return bool((await router.loads())["r0"]["state"] == state)
+
+    await eventually(lambda: state_of_loading("down"))
+    for _ in range(3):
+        async with router.chat() as response:
+            assert response.status == 200
+    assert not loading.generated
+    loading.loading = False
+    await eventually(lambda: state_of_loading("ready"))
+
+
+async def test_router_of_loading_replicas_is_not_ready(
+    fleet: Fleet, start_router: StartRouter, eventually: Eventually
+) -> None:
+    [loading] = await fleet(1)
+    loading.loading = True
+    router = await start_router([loading])
+
+    async def is_not_ready() -> bool:
+        async with router.session.get("/ready") as response:
+            return response.status == 503
+
+    await eventually(is_not_ready)
+
+
 async def test_draining_report_takes_a_replica_out(
     fleet: Fleet, start_router: StartRouter, eventually: Eventually
 ) -> None:

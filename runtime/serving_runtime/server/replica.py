@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Final, NoReturn
 
-from serving_http.errors import ApiError
+from serving_http.errors import ApiError, model_not_found
 from serving_runtime.config import EngineConfig
 from serving_runtime.engine import Engine
 from serving_runtime.errors import EngineStopped
@@ -102,9 +102,18 @@ class Replica:
         Raises:
             ApiError: 503, the model is not loaded yet.
         """
+        self.check_loaded()
+        assert self._engine is not None
+        return self._engine
+
+    def check_loaded(self) -> None:
+        """Refuse what has a meaning only when the model is loaded.
+
+        Raises:
+            ApiError: 503.
+        """
         if self._engine is None:
             raise _unavailable("the model is still loading")
-        return self._engine
 
     def engine_for_new_work(self) -> Engine:
         """Return the engine.
@@ -126,12 +135,7 @@ class Replica:
             ApiError: 404.
         """
         if name is not None and name != self.served_name:
-            raise ApiError(
-                404,
-                f"model: {name!r} is not served here; {self.served_name!r} is",
-                param="model",
-                code="model_not_found",
-            )
+            raise model_not_found(name, [self.served_name])
 
     @contextmanager
     def open_answer(self) -> Iterator[None]:

@@ -34,11 +34,13 @@ def replica_routes(replica: Replica) -> APIRouter:
 
 
 def _add_state(routes: APIRouter, replica: Replica) -> None:
+    @routes.head("/health", include_in_schema=False)
     @routes.get("/health")
     async def health() -> Response:
         """Alive: 503 when the worker is gone or a step has hung."""
         return _state(replica.is_alive, "alive")
 
+    @routes.head("/ready", include_in_schema=False)
     @routes.get("/ready")
     async def ready() -> Response:
         """Whether requests are accepted: 503 while loading and while draining."""
@@ -58,7 +60,8 @@ def _add_load(routes: APIRouter, replica: Replica) -> None:
 
     @routes.get("/v1/load/watch")
     async def watch() -> Response:
-        """Stream load reports, one a line, for as long as the replica lives."""
+        """Stream load reports, one a line; 503 until the model is loaded."""
+        replica.check_loaded()
         return Lines(_load_lines(replica), media_type="application/x-ndjson")
 
 

@@ -159,6 +159,12 @@ def _sampling(
     stop_token_ids = tuple(request.stop_token_ids or ())
     check_token_ids(stop_token_ids, "stop_token_ids", traits)
     eos = frozenset(i for i in traits.eos_token_ids if i < traits.vocab_size)
+    ends = eos.union(stop_token_ids)
+    if request.min_tokens and len(ends) >= traits.vocab_size:
+        raise InvalidRequest(
+            f"min_tokens: {request.min_tokens}, but every token of the model ends the text",
+            param="min_tokens",
+        )
     return SamplingParams(
         # A scored prompt passes through the model like any other; its token is thrown away.
         max_tokens=max(1, max_tokens),

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from serving_contract.openai import ChatRequest, CompletionRequest
-from serving_runtime.errors import InvalidModel
+from serving_runtime.errors import InvalidModel, InvalidRequest
 from serving_runtime.model_files import SamplingDefaults, read_sampling_defaults
 from serving_runtime.request import SamplingParams
 from serving_runtime.server.sequences import ModelTraits, chat_sequences, completion_sequences
@@ -88,3 +88,17 @@ def test_corrupt_defaults_are_refused(tmp_path: Path, content: str) -> None:
     (tmp_path / "generation_config.json").write_text(content)
     with pytest.raises(InvalidModel):
         read_sampling_defaults(tmp_path)
+
+
+def test_min_tokens_needs_a_token_that_does_not_end_the_text() -> None:
+    traits = ModelTraits(
+        max_model_len=64,
+        vocab_size=8,
+        eos_token_ids=frozenset({7}),
+        defaults=SamplingDefaults(),
+    )
+    fields = {"model": "m", "prompt": [1], "max_tokens": 3, "stop_token_ids": list(range(7))}
+    request = CompletionRequest.model_validate(fields | {"min_tokens": 1})
+    with pytest.raises(InvalidRequest) as caught:
+        completion_sequences(request, ((1,),), traits=traits, seed=0)
+    assert caught.value.param == "min_tokens"
