@@ -9,6 +9,8 @@ VENV ?= .venv
 UV_VERSION := 0.13.9
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
+# Certificates of the system, as pip uses them; where uv fails all the same, pip does its work, slower.
+export UV_SYSTEM_CERTS ?= 1
 # uv does not read pip's settings: an index that was set for pip is passed on.
 ifdef PIP_INDEX_URL
 export UV_DEFAULT_INDEX ?= $(PIP_INDEX_URL)
@@ -30,8 +32,10 @@ $(INSTALLED): requirements.lock pyproject.toml
 	  || { echo "the venv module is missing (Debian: apt install python3-venv)" >&2; exit 2; }
 	@echo "setting up $(VENV) (the first time fetches about 3 GB)"
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check uv==$(UV_VERSION)
-	@VIRTUAL_ENV=$(abspath $(VENV)) $(BIN)/uv pip sync --quiet --require-hashes requirements.lock
-	@VIRTUAL_ENV=$(abspath $(VENV)) $(BIN)/uv pip install --quiet --no-deps --editable .
+	@VIRTUAL_ENV=$(abspath $(VENV)) $(BIN)/uv pip sync --quiet --require-hashes requirements.lock \
+	  || $(BIN)/python -m pip install --quiet --require-hashes --requirement requirements.lock
+	@VIRTUAL_ENV=$(abspath $(VENV)) $(BIN)/uv pip install --quiet --no-deps --editable . \
+	  || $(BIN)/python -m pip install --quiet --no-deps --editable .
 	@touch $@
 
 lint: $(INSTALLED) ## Check format, style, types and layers

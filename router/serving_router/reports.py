@@ -68,9 +68,9 @@ class ReportReaders:
                 await self._read_stream(replica, pauses)
             except ReplicaUnreachable as error:
                 self._table.mark_unreachable(replica.url)
-                pauses.log(replica, error)
+                pauses.log(replica, error, logging.INFO)
             except (ReplicaFailed, MalformedReport) as error:
-                pauses.log(replica, error)
+                pauses.log(replica, error, logging.WARNING)
             await asyncio.sleep(pauses.next_s())
 
     async def _read_stream(self, replica: Replica, pauses: Pauses) -> None:
@@ -123,8 +123,8 @@ class Pauses:
         self._pause_s = min(2 * self._pause_s, MAX_PAUSE_S)
         return pause_s
 
-    def log(self, replica: Replica, error: Exception) -> None:
-        """Log the first of several failures in a row."""
+    def log(self, replica: Replica, error: Exception, level: int) -> None:
+        """Log the first of several failures in a row; being away or loading is no fault."""
         if not self._has_logged:
-            _log.warning("load reports of replica %s: %s", replica.name, error)
+            _log.log(level, "load reports of replica %s: %s", replica.name, error)
             self._has_logged = True

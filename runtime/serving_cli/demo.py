@@ -19,6 +19,8 @@ from serving_cli import tiny_model
 QUESTION = "What does a router do?"
 READY_TIMEOUT_S = 300
 STOP_TIMEOUT_S = 60
+REPORT_S = 0.2
+"""For the replicas to report that the answer is done."""
 
 
 def main() -> int:
@@ -45,6 +47,7 @@ def _serve_and_ask(model: Path, port: int, *, detach: bool) -> int:
     try:
         _wait_ready(server, url)
         _ask(url)
+        time.sleep(REPORT_S)
         _show_load(url)
         if not detach:
             _say(f"serving at {url}/v1 (dashboard: {url}/); Ctrl-C stops it")
