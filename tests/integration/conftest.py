@@ -142,9 +142,9 @@ def serve(tiny: Path, tmp_path: Path) -> Callable[..., contextlib.AbstractContex
 
 @pytest.fixture(scope="module")
 def served(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
-    """Two replicas for all tests of a module."""
+    """Two replicas for all tests of a module; float32, so that a batch changes no answer."""
     log = tmp_path_factory.mktemp("serve") / "log"
-    with serving(tiny, log, "--dp", "2") as running:
+    with serving(tiny, log, "--dp", "2", "--dtype", "float32") as running:
         running.wait_ready()
         yield running
 

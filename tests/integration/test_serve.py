@@ -13,6 +13,7 @@ from openai.types.chat import ChatCompletionUserMessageParam
 
 CLIENTS = 64
 DISCONNECTS = 50
+NO_END = {"ignore_eos": True}
 
 
 class Served(Protocol):
@@ -33,28 +34,43 @@ def owes_nothing(served: Served) -> bool:
 
 
 async def ask(client: AsyncOpenAI, number: int) -> str:
-    """One of four kinds of request, by its number."""
+    """One of four kinds of request, by its number; greedy and never ending early."""
     chat: list[ChatCompletionUserMessageParam] = [{"role": "user", "content": f"ask {number}"}]
     tokens = 4 + number % 13
     match number % 4:
         case 0:
             answer = await client.chat.completions.create(
-                model="tiny", messages=chat, max_tokens=tokens
+                model="tiny", messages=chat, max_tokens=tokens, temperature=0, extra_body=NO_END
             )
             return answer.choices[0].message.content or ""
         case 1:
             stream = await client.chat.completions.create(
-                model="tiny", messages=chat, max_tokens=tokens, stream=True
+                model="tiny",
+                messages=chat,
+                max_tokens=tokens,
+                temperature=0,
+                stream=True,
+                extra_body=NO_END,
             )
             return "".join([part.choices[0].delta.content or "" async for part in stream])
         case 2:
             completion = await client.completions.create(
-                model="tiny", prompt=f"once {number}", max_tokens=tokens, n=2
+                model="tiny",
+                prompt=f"once {number}",
+                max_tokens=tokens,
+                temperature=0,
+                n=2,
+                extra_body=NO_END,
             )
             return completion.choices[1].text
         case _:
             parts = await client.completions.create(
-                model="tiny", prompt=["one", "two"], max_tokens=tokens, stream=True
+                model="tiny",
+                prompt=["one", "two"],
+                max_tokens=tokens,
+                temperature=0,
+                stream=True,
+                extra_body=NO_END,
             )
             return "".join([part.choices[0].text async for part in parts])
 
@@ -78,7 +94,7 @@ async def test_50_clients_that_hang_up_leave_nothing(served: Served) -> None:
                 prompt=f"never ends {number}",
                 max_tokens=1500,
                 stream=True,
-                extra_body={"ignore_eos": True},
+                extra_body=NO_END,
             )
             for _ in range(chooser.randrange(4)):
                 await anext(stream)
