@@ -78,47 +78,50 @@ def start_rank(config: EngineConfig, phases: dict[str, float]) -> tuple[Rank, Mo
     device = open_device(config.device)
     torch.set_num_threads(config.threads or torch.get_num_threads())
     with _timed(phases, "load"):
-        model_config = read_model_config(config.model)
-        model_len = max_model_len(model_config, config.max_model_len)
-        dtype = device.choose_dtype(config.dtype)
-        model = ServedModel(
-            load_model(config.model, model_config, dtype=dtype, device=device.torch_device)
-        )
+        model, model_len = _load(config, device)
         expected = expected_logits(model, model_len)
         model.pack()
     with _timed(phases, "profile"):
-        layers = model.probe()
-        blocks = num_blocks(config, device.free_bytes(), model_len, bytes_per_token(layers, dtype))
-        caches = allocate(
-            layers,
-            num_blocks=blocks,
-            block_size=config.block_size,
-            dtype=dtype,
-            device=device.torch_device,
-        )
+        caches = _allocate_caches(config, device, model, model_len)
     with _timed(phases, "self_check"):
         self_check(model, caches, _batch(config, model_len, device), expected)
-    logger.info(
-        "rank %s of %s serves %s in %s on %s",
-        group.rank,
-        group.size,
-        model.name,
-        dtype,
-        device.name,
-    )
+    logger.info("rank %s of %s serves %s in %s", group.rank, group.size, model.name, model.dtype)
     # What was loaded stays: the collector need not look at it again.
     gc.collect()
     gc.freeze()
     facts = ModelFacts(
-        num_blocks=blocks,
+        num_blocks=len(caches[0].keys),
         block_size=config.block_size,
         max_model_len=model_len,
         vocab_size=model.vocab_size,
-        dtype=str(dtype).removeprefix("torch."),
+        dtype=str(model.dtype).removeprefix("torch."),
         device=device.name,
         phases=phases,
     )
     return Rank(device, model, caches, _batch(config, model_len, device)), facts
+
+
+def _load(config: EngineConfig, device: Device) -> tuple[ServedModel, int]:
+    """Return the model and the longest sequence that it is to serve."""
+    model_config = read_model_config(config.model)
+    model_len = max_model_len(model_config, config.max_model_len)
+    dtype = device.choose_dtype(config.dtype)
+    module = load_model(config.model, model_config, dtype=dtype, device=device.torch_device)
+    return ServedModel(module), model_len
+
+
+def _allocate_caches(
+    config: EngineConfig, device: Device, model: ServedModel, max_model_len: int
+) -> tuple[LayerCache, ...]:
+    layers = model.probe()
+    token_bytes = bytes_per_token(layers, model.dtype)
+    return allocate(
+        layers,
+        num_blocks=num_blocks(config, device.free_bytes(), max_model_len, token_bytes),
+        block_size=config.block_size,
+        dtype=model.dtype,
+        device=device.torch_device,
+    )
 
 
 def num_blocks(config: EngineConfig, free_bytes: int, max_model_len: int, token_bytes: int) -> int:

@@ -175,14 +175,19 @@ def _cut(probs: torch.Tensor, samplings: Rows[SamplingParams]) -> torch.Tensor:
 def _cut_tail(probs: torch.Tensor, samplings: Rows[SamplingParams]) -> torch.Tensor:
     """Keep the `top_k` most likely tokens, and of those the fewest that hold `top_p` of the mass.
 
-    Only as many as the largest `top_k` are sorted; a row without one needs them all.
+    Of equally likely tokens the lower ids are kept: which ones `topk` names depends on how many it
+    is asked for, hence on the batch. Only as many as the largest `top_k` are sorted; a row without
+    one needs them all.
     """
     vocab_size = probs.shape[-1]
-    counts = [min(sampling.top_k or vocab_size, vocab_size) for sampling in samplings]
-    top = probs.topk(max(counts), dim=-1)
-    rank = torch.arange(max(counts))
-    kept = top.values.masked_fill(rank >= torch.tensor(counts).unsqueeze(1), 0)
-    before = kept.cumsum(dim=-1) - kept
+    counts = torch.tensor([[min(s.top_k or vocab_size, vocab_size)] for s in samplings])
+    top = probs.topk(int(counts.max()), dim=-1).values
+    rank = torch.arange(top.shape[-1])
+    mass = top.masked_fill(rank >= counts, 0).cumsum(dim=-1)
     top_p = torch.tensor([[sampling.top_p] for sampling in samplings], dtype=probs.dtype)
-    is_cut = (before >= top_p * kept.sum(dim=-1, keepdim=True)) & (rank > 0)
-    return torch.zeros_like(probs).scatter_(1, top.indices, kept.masked_fill(is_cut, 0))
+    is_kept = (mass - top < top_p * mass[:, -1:]) & (rank < counts)
+    num_kept = is_kept.sum(dim=-1, keepdim=True).clamp(min=1)
+    least = top.gather(1, num_kept - 1)
+    is_more, is_least = probs > least, probs == least
+    room = num_kept - is_more.sum(dim=-1, keepdim=True)
+    return probs.masked_fill(~(is_more | (is_least & (is_least.cumsum(dim=-1) <= room))), 0)

@@ -220,3 +220,11 @@ def test_logprobs_are_those_of_the_raw_logits_best_first() -> None:
     assert [token_id for token_id, _ in first.top] == [1, 2]
     assert [value for _, value in first.top] == pytest.approx(log(0.5, 0.3))
     assert (second.token_id, second.top) == (1, ())
+
+
+def test_equally_likely_tokens_are_cut_in_the_order_of_their_ids() -> None:
+    tied = [0.0] * 12
+    narrow = make_sequence(seed=0, temperature=0.3, top_k=1)
+    wide = make_sequence(seed=0, temperature=0.3, top_k=7)
+    assert sample(torch.tensor([tied]), [narrow]) == [0]
+    assert sample(torch.tensor([tied, tied]), [narrow, wide])[0] == 0
