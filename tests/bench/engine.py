@@ -30,7 +30,7 @@ from serving_runtime.step import ModelFacts
 
 PROMPT_TOKENS = 128
 OUTPUT_TOKENS = 48
-ROUNDS = 5
+ROUNDS = 3
 BARS = {1: 1.0, 8: 1.4, 32: None}
 SHAPE = Qwen3Config(
     vocab_size=32_000,
