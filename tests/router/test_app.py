@@ -346,3 +346,28 @@ async def test_process_that_is_told_to_end_finishes_its_stream_and_exits_with_0(
             replica.steps.release()
         assert (await response.read()).endswith(b"[DONE]\n\n")
     assert await process.wait() == 0
+
+
+@pytest.mark.parametrize("path", ["/health", "/ready"])
+async def test_probe_may_ask_with_head(fleet: Fleet, start_router: StartRouter, path: str) -> None:
+    router = await start_router(await fleet(1))
+    async with router.session.head(path) as response:
+        assert response.status == 200
+
+
+async def test_client_that_hangs_up_in_its_body_is_counted_as_499(
+    fleet: Fleet, start_router: StartRouter, eventually: Eventually
+) -> None:
+    router = await start_router(await fleet(1))
+    host, _, port = router.url.removeprefix("http://").partition(":")
+    _, writer = await asyncio.open_connection(host, int(port))
+    head = b"POST /v1/completions HTTP/1.1\r\nHost: a\r\nContent-Length: 100\r\n\r\n{"
+    writer.write(head)
+    await writer.drain()
+    writer.close()
+
+    async def is_counted() -> bool:
+        sample = 'ascend_serving_router_requests_total{code="499"}'
+        return await router.metric(sample) == 1
+
+    await eventually(is_counted)
