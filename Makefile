@@ -17,8 +17,9 @@ export UV_DEFAULT_INDEX ?= $(PIP_INDEX_URL)
 endif
 export OMP_NUM_THREADS ?= 1
 PORT ?= 8000
+CRD := manifests/crd/servingdeployments.yaml
 
-.PHONY: help setup lint fix test test-lowest coverage bench demo lock clean
+.PHONY: help setup lint fix test test-lowest coverage cluster bench demo manifests lock clean
 
 help: ## Show this list
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 16
@@ -43,6 +44,7 @@ lint: $(INSTALLED) ## Check format, style, types and layers
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/python -m serving_contract.crd | diff $(CRD) - || { echo "$(CRD): run \`make manifests\`" >&2; exit 1; }
 
 fix: $(INSTALLED) ## Format, and mend what can be mended by itself
 	$(BIN)/ruff format .
@@ -60,11 +62,17 @@ test-lowest: requirements.lock ## Run the tests with the lowest versions that py
 coverage: $(INSTALLED) ## Run the tests and show what they do not reach
 	$(BIN)/pytest -q --cov --cov-report=term-missing:skip-covered $(TESTS)
 
+cluster: $(INSTALLED) ## Run a Kubernetes control plane with fake nodes until Ctrl-C; prints its KUBECONFIG
+	@$(BIN)/python -m tests.cluster
+
 bench: $(INSTALLED) ## Measure speed and memory (ONLY=engine,router,...); prints machine and ratios
 	$(BIN)/python -m tests.bench $(ONLY)
 
 demo: $(INSTALLED) ## Serve a tiny model with dp=2 on the CPU and ask it (DETACH=1: then stop; PORT=N)
 	@$(BIN)/python -m serving_cli.demo --port $(PORT) $(if $(filter 1,$(DETACH)),--detach)
+
+manifests: $(INSTALLED) ## Generate the CRD from the models
+	$(BIN)/python -m serving_contract.crd > $(CRD)
 
 lock: ## Resolve pyproject anew into requirements.lock
 	@test -x $(BIN)/uv || { $(PYTHON) -m venv $(VENV) && $(BIN)/python -m pip install -q uv==$(UV_VERSION); }

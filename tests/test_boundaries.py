@@ -14,6 +14,7 @@ SOURCE_ROOTS = ("operator", "router", "runtime")
 BLOCKED = {
     "serving_contract": ["torch", "transformers", "kopf", "kubernetes", "fastapi", "aiohttp"],
     "serving_http": ["torch", "transformers", "kopf", "kubernetes"],
+    "serving_operator": ["torch", "transformers", "fastapi", "starlette", "uvicorn"],
     "serving_router": ["torch", "transformers", "kopf", "kubernetes"],
     "serving_runtime": ["torch", "kopf", "kubernetes", "serving_router"],
     "serving_cli": ["torch", "transformers", "kopf", "kubernetes"],

@@ -7,9 +7,10 @@ once, and `serve -f` can tell what was given.
 from __future__ import annotations
 
 import argparse
+import re
 from collections.abc import Callable
 from pathlib import Path
-from typing import NoReturn
+from typing import Final, NoReturn
 
 from serving_cli import logs
 from serving_contract.deployment import Policy
@@ -19,6 +20,9 @@ from serving_runtime.config import DeviceKind, Dtype, GenerationConfig
 
 Given = dict[str, object]
 """Flags that were given, by the names of what they fill."""
+
+_LABEL: Final = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?")
+_MAX_LABEL_LENGTH: Final = 63
 
 
 class Parser(argparse.ArgumentParser):
@@ -60,6 +64,14 @@ def _port(text: str) -> int:
     if not text.isascii() or not text.isdecimal() or int(text) > 65_535:
         raise argparse.ArgumentTypeError(f"{text!r} is not a port (0..65535)")
     return int(text)
+
+
+def _label(text: str) -> str:
+    if len(text) > _MAX_LABEL_LENGTH or not _LABEL.fullmatch(text):
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is not a DNS label of at most {_MAX_LABEL_LENGTH} characters"
+        )
+    return text
 
 
 def _fraction(text: str) -> float:
@@ -125,6 +137,34 @@ def add_devices(group: argparse._ActionsContainer) -> None:
     )
 
 
+def add_images(parser: Parser) -> None:
+    """What the operator adds to a ServingDeployment."""
+    group = parser.add_argument_group("children")
+    group.add_argument("--engine-image", metavar="IMAGE", help="of replicas with devices")
+    group.add_argument("--engine-cpu-image", metavar="IMAGE", help="of replicas without")
+    group.add_argument("--router-image", metavar="IMAGE", help="of routers")
+    group.add_argument(
+        "--network-policy",
+        action="store_true",
+        help="only a ServingDeployment's routers may reach its replicas",
+    )
+
+
+def add_operator(parser: Parser) -> None:
+    """Which namespaces an operator serves, and where it answers probes."""
+    scope = parser.add_argument_group("operator")
+    scope.add_argument(
+        "--namespace",
+        action="append",
+        dest="namespaces",
+        metavar="NS",
+        help="a namespace to serve; repeatable",
+    )
+    scope.add_argument("--all-namespaces", action="store_true", help="serve every namespace")
+    scope.add_argument("--host", metavar="ADDRESS", help="of the probes; default 0.0.0.0")
+    scope.add_argument("--port", type=_port, metavar="N", help="default 8080")
+
+
 def add_engine(parser: Parser) -> None:
     """Flags of the engine, named as in the field."""
     group = parser.add_argument_group("engine")
@@ -182,6 +222,28 @@ def add_server(parser: Parser) -> None:
     )
     group.add_argument("--tls-cert", type=Path, metavar="FILE", help="certificate chain, PEM")
     group.add_argument("--tls-key", type=Path, metavar="FILE", help="its private key, PEM")
+
+
+def add_discovery(parser: Parser) -> None:
+    """Where a router finds its replicas: a list, or a Service of a cluster."""
+    group = parser.add_argument_group("replicas")
+    one = group.add_mutually_exclusive_group(required=True)
+    one.add_argument("--replicas", metavar="URL,URL", help="the replicas' addresses")
+    one.add_argument(
+        "--service", type=_label, metavar="NAME", help="the Service of the replicas, watched"
+    )
+    group.add_argument(
+        "--namespace",
+        type=_label,
+        metavar="NAME",
+        help="where the Service is (default: the pod's own, or that of the kubeconfig's context)",
+    )
+    group.add_argument(
+        "--kubeconfig",
+        type=Path,
+        metavar="FILE",
+        help="how to reach the cluster from outside (default: as its pods do)",
+    )
 
 
 def add_routing(parser: Parser) -> None:

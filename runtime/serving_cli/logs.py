@@ -9,18 +9,30 @@ from datetime import UTC, datetime
 
 LEVELS = ("debug", "info", "warning", "error")
 FORMATS = ("text", "json")
+_FIELDS = ("request_id", "namespace", "sdep", "reason")
+"""Of a record, shown by the JSON form as fields of their own."""
 
 
-def configure(*, level: str, format: str, replica: int | None = None) -> None:  # noqa: A002
-    """Send all log lines to stderr; those of a local replica carry its index."""
-    from serving_http.request_id import RequestIdFilter
+def configure(
+    *,
+    level: str,
+    format: str,  # noqa: A002
+    replica: int | None = None,
+    with_request_ids: bool = True,
+) -> None:
+    """Send all log lines to stderr; those of a local replica carry its index.
 
+    Request ids need the HTTP packages, which the operator's image does not hold.
+    """
     handler = logging.StreamHandler(sys.stderr)
-    handler.addFilter(RequestIdFilter())
+    if with_request_ids:
+        from serving_http.request_id import RequestIdFilter
+
+        handler.addFilter(RequestIdFilter())
     handler.setFormatter(_JsonFormatter(replica) if format == "json" else _TextFormatter(replica))
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
     if level != "debug":
-        for chatty in ("uvicorn", "asyncio", "transformers", "filelock", "httpx"):
+        for chatty in ("uvicorn", "asyncio", "transformers", "filelock", "httpx", "kopf"):
             logging.getLogger(chatty).setLevel(logging.WARNING)
 
 
@@ -48,8 +60,9 @@ class _JsonFormatter(logging.Formatter):
             "message": record.getMessage(),
             **self._origin,
         }
-        if identity := getattr(record, "request_id", ""):
-            line["request_id"] = identity
+        for field in _FIELDS:
+            if value := getattr(record, field, ""):
+                line[field] = value
         if record.exc_info:
             line["exception"] = self.formatException(record.exc_info)
         return json.dumps(line, ensure_ascii=False)

@@ -62,7 +62,8 @@ def build_parser() -> Parser:
     _add_replica(add("replica", "one replica: what a replica pod runs", _replica))
     _add_router(add("router", "the router: what a router pod runs", _router))
     _add_generate(add("generate", "offline batch over a file of prompts", _generate))
-    plan.add_flags(add("plan", "show which replica gets which devices", _plan))
+    _add_operator(add("operator", "the operator: what its pod runs", _operator))
+    plan.add_flags(add("plan", "show what the operator would create", _plan))
     tiny_model.add_flags(add("tiny-model", "write a tiny random model to try", _tiny_model))
     return parser
 
@@ -94,9 +95,7 @@ def _add_replica(parser: Parser) -> None:
 
 
 def _add_router(parser: Parser) -> None:
-    parser.add_argument(
-        "--replicas", required=True, metavar="URL,URL", help="the replicas' addresses"
-    )
+    flags.add_discovery(parser)
     flags.add_served_name(parser)
     flags.add_server(parser)
     flags.add_routing(parser)
@@ -108,6 +107,12 @@ def _add_generate(parser: Parser) -> None:
     generate.add_flags(parser)
     flags.add_topology(parser, data_parallel=True)
     flags.add_engine(parser)
+    flags.add_logging(parser)
+
+
+def _add_operator(parser: Parser) -> None:
+    flags.add_operator(parser)
+    flags.add_images(parser)
     flags.add_logging(parser)
 
 
@@ -130,6 +135,14 @@ def _router(given: Given) -> int:
     from serving_cli import router
 
     return router.run(given)
+
+
+def _operator(given: Given) -> int:
+    level, form = given["log_level"], given["log_format"]
+    logs.configure(level=str(level), format=str(form), with_request_ids=False)
+    from serving_cli import operator
+
+    return operator.run(given)
 
 
 def _generate(given: Given) -> int:

@@ -1,9 +1,12 @@
 from __future__ import annotations
 
-from collections.abc import Callable
+import json
+from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import Any
 
 import pytest
+import yaml
 
 from serving_cli.deployment_file import cluster_only, flags_of, read_deployment
 from serving_cli.errors import UsageError
@@ -17,6 +20,11 @@ metadata: {name: qwen}
 spec:
   devices: {resourceName: cpu}
 """
+
+
+def _items(text: str) -> list[Any]:
+    items: list[Any] = json.loads(text)["items"]
+    return items
 
 
 @pytest.fixture
@@ -138,7 +146,7 @@ def test_plan_shows_the_device_groups(cli: Cli, deployment_file: Callable[[str],
     )
     code, out, _ = cli("plan", "-f", file, "--devices", "4-7")
     assert code == 0
-    assert out.splitlines() == [
+    assert out.split("\n\n")[0].splitlines() == [
         "qwen: model /m, 2 x 2 devices of cpu",
         "REPLICA  POD     DEVICES",
         "0        qwen-0  4,5",
@@ -148,7 +156,34 @@ def test_plan_shows_the_device_groups(cli: Cli, deployment_file: Callable[[str],
 
 def test_plan_of_zero_replicas_says_so(cli: Cli, deployment_file: Callable[[str], Path]) -> None:
     file = deployment_file("  model: {uri: /m}\n  parallelism: {dataParallelSize: 0}")
-    assert cli("plan", "-f", file)[1] == "qwen: model /m, 0 x 1 devices of cpu (scaled to zero)\n"
+    shown = cli("plan", "-f", file)[1]
+    assert shown.startswith("qwen: model /m, 0 x 1 devices of cpu (scaled to zero)\n")
+    assert "Pod " not in shown
+
+
+@pytest.mark.parametrize(("form", "read"), [("yaml", yaml.safe_load_all), ("json", _items)])
+def test_plan_prints_every_object(
+    cli: Cli,
+    deployment_file: Callable[[str], Path],
+    form: str,
+    read: Callable[[str], Iterable[Any]],
+) -> None:
+    file = deployment_file("  model: {uri: /m}\n  parallelism: {dataParallelSize: 2}")
+    code, out, _ = cli("plan", "-f", file, "-o", form, "--router-image", "mine:1")
+    assert code == 0
+    objects = [(body["kind"], body["metadata"]["name"]) for body in read(out)]
+    assert objects[-2:] == [("Pod", "qwen-0"), ("Pod", "qwen-1")]
+    assert ("Deployment", "qwen-router") in objects
+    assert "mine:1" in out
+
+
+def test_plan_names_the_path_of_a_wrong_template(
+    cli: Cli, deployment_file: Callable[[str], Path]
+) -> None:
+    file = deployment_file("  model: {uri: /m}\n  template: {spec: {nodeName: a}}")
+    code, _, err = cli("plan", "-f", file)
+    assert code == 2
+    assert "template.spec.nodeName: is the operator's" in err
 
 
 def test_plan_refuses_devices_that_do_not_fit(

@@ -2,8 +2,24 @@ from __future__ import annotations
 
 import pytest
 import yaml
+from tests.contract.specs import (
+    ACCEPTED,
+    ACCEPTED_NAMES,
+    REFUSED,
+    REFUSED_NAMES,
+    Body,
+    deployment,
+)
 
-from serving_contract.deployment import Policy, ServingDeployment, is_vnpu, parse_deployment
+from serving_contract.deployment import (
+    EngineKind,
+    Policy,
+    Router,
+    ServingDeployment,
+    is_vnpu,
+    parse_deployment,
+    read_deployment_object,
+)
 from serving_contract.errors import InvalidDeployment
 
 SMALLEST = """
@@ -13,6 +29,7 @@ metadata: {name: qwen3-14b}
 spec:
   model: {uri: "pvc://weights/Qwen3-14B"}
 """
+SMALL_PATH = SMALLEST.replace("pvc://weights/Qwen3-14B", "/m")
 
 DEFAULTS = """
 model: {uri: "pvc://weights/Qwen3-14B"}
@@ -30,34 +47,25 @@ nodeLost: {policy: Wait, afterSeconds: 60}
 paused: false
 """
 
-REFUSED = {
-    "uri of no known form": ("model: {uri: weights}", "spec.model.uri: must be /abs/path"),
-    "uri that climbs out": ("model: {uri: pvc://w/../x}", "spec.model.uri: must be"),
-    "no model": ("paused: true", "spec.model: Field required"),
-    "dp above 512": ("parallelism: {dataParallelSize: 513}", "dataParallelSize: Input should be"),
-    "negative dp": ("parallelism: {dataParallelSize: -1}", "dataParallelSize: Input should be"),
-    "tp of zero": ("parallelism: {tensorParallelSize: 0}", "tensorParallelSize: Input should be"),
-    "tp above 64": ("parallelism: {tensorParallelSize: 65}", "tensorParallelSize: Input should be"),
+COMPLAINTS = {
+    "uri": ("model: {uri: weights}", "spec.model.uri: must be /abs/path"),
+    "no model": ("model: null", "spec.model: Field required"),
+    "size": ("parallelism: {dataParallelSize: 513}", "less than or equal to 512"),
     "number as a string": ("parallelism: {dataParallelSize: '2'}", "valid integer"),
     "both rollout budgets 0": (
         "rollout: {maxSurge: 0%, maxUnavailable: 0}",
         "spec.rollout: maxUnavailable and maxSurge must not both be 0",
     ),
-    "percentage above 100": ("rollout: {maxSurge: 101%}", "rollout.maxSurge: must be an integer"),
-    "fractional surge": ("rollout: {maxSurge: 1.5}", "rollout.maxSurge: must be an integer"),
-    "vNPU with tp 2": (
-        "devices: {resourceName: huawei.com/Ascend910-2c}\n  parallelism: {tensorParallelSize: 2}",
-        "parallelism.tensorParallelSize must be 1",
+    "percentage": ("rollout: {maxSurge: 101%}", "rollout.maxSurge: must be an integer from 0 to"),
+    "slice": (
+        "devices: {resourceName: huawei.com/Ascend910-2c}\nparallelism: {tensorParallelSize: 2}",
+        "spec: parallelism.tensorParallelSize must be 1 with a vNPU",
     ),
-    "secret without a hub": ("model: {uri: /m, secretName: s}", "secretName is for a uri"),
-    "custom without image": ("engine: {kind: Custom}", "engine.image is required"),
-    "unknown engine": ("engine: {kind: TGI}", "spec.engine.kind: Input should be"),
-    "memory fraction of 0": ("engine: {deviceMemoryFraction: '0.0'}", "decimal string above 0"),
-    "memory fraction above 1": ("engine: {deviceMemoryFraction: '1.5'}", "at most 1"),
-    "affinity without header": ("router: {sessionAffinity: {}}", "sessionAffinity.header"),
-    "port 0": ("router: {service: {port: 0}}", "router.service.port: Input should be"),
-    "unknown field": ("engin: {}", "spec.engin: unknown field"),
-    "unknown nested field": ("engine: {replicas: 2}", "spec.engine.replicas: unknown field"),
+    "Secret": ("model: {uri: /m, secretName: s}", "spec.model: secretName is for a uri"),
+    "image": ("engine: {kind: Custom}", "spec.engine: image is required with kind Custom"),
+    "device": ("devices: {resourceName: gpu}", "must be cpu or the full name of an extended"),
+    "memory": ("engine: {deviceMemoryFraction: '1.5'}", "a decimal string above 0 and at most 1"),
+    "unknown field": ("engine: {replicas: 2}", "spec.engine.replicas: unknown field"),
 }
 
 
@@ -69,21 +77,36 @@ def test_model_uri_is_the_only_required_field_and_the_rest_has_the_promised_defa
 
 def test_served_name_is_the_objects_name_unless_given() -> None:
     assert parse_deployment(SMALLEST).served_name == "qwen3-14b"
-    named = SMALLEST.replace("Qwen3-14B", "Qwen3-14B").replace("uri:", "servedName: q, uri:")
+    named = SMALLEST.replace("uri:", "servedName: q, uri:")
     assert parse_deployment(named).served_name == "q"
 
 
-@pytest.mark.parametrize(("field", "complaint"), REFUSED.values(), ids=REFUSED.keys())
-def test_refusal_names_the_field(field: str, complaint: str) -> None:
-    model = "" if field.startswith(("model:", "paused:")) else "  model: {uri: /m}\n"
-    text = SMALLEST.partition("  model:")[0] + model + "  " + field
+@pytest.mark.parametrize("spec", ACCEPTED.values(), ids=ACCEPTED.keys())
+def test_good_spec_is_accepted(spec: str) -> None:
+    parse_deployment(yaml.safe_dump(deployment(spec)))
+
+
+@pytest.mark.parametrize(("spec", "field"), REFUSED.values(), ids=REFUSED.keys())
+def test_bad_spec_is_refused_in_one_line_that_names_the_field(spec: str, field: str) -> None:
     with pytest.raises(InvalidDeployment) as caught:
-        parse_deployment(text)
-    assert complaint in str(caught.value)
+        parse_deployment(yaml.safe_dump(deployment(spec)))
+    assert field.rpartition(".")[2] in str(caught.value)
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("name", ["1a", "a" * 51, "A", "a_b", "-a", "a-", ""])
+@pytest.mark.parametrize(("spec", "complaint"), COMPLAINTS.values(), ids=COMPLAINTS.keys())
+def test_complaint_says_what_would_be_right(spec: str, complaint: str) -> None:
+    with pytest.raises(InvalidDeployment) as caught:
+        parse_deployment(yaml.safe_dump(deployment(spec)))
+    assert complaint in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ACCEPTED_NAMES)
+def test_name_that_is_a_label_is_accepted(name: str) -> None:
+    parse_deployment(SMALLEST.replace("qwen3-14b", name))
+
+
+@pytest.mark.parametrize("name", [*REFUSED_NAMES, ""])
 def test_name_that_is_no_label_is_refused(name: str) -> None:
     with pytest.raises(InvalidDeployment, match=r"metadata.name"):
         parse_deployment(SMALLEST.replace("qwen3-14b", f'"{name}"'))
@@ -106,8 +129,47 @@ def test_file_that_is_not_one_deployment_is_refused(text: str, complaint: str) -
 
 def test_template_is_kept_as_it_is() -> None:
     template = {"spec": {"containers": [{"name": "engine", "anything": {"a": [1, None, 1.5]}}]}}
-    text = yaml.safe_dump(_with_spec({"template": template}))
+    text = yaml.safe_dump(deployment(yaml.safe_dump({"template": template})))
     assert parse_deployment(text).spec.template == template
+
+
+def test_nulls_count_as_absent_and_whole_floats_as_integers() -> None:
+    """As the API server stores them."""
+    spec = "engine: {image: null, maxNumSeqs: 8.0, kind: null}\nrouter: null"
+    read = parse_deployment(yaml.safe_dump(deployment(spec))).spec
+    assert (read.engine.image, read.engine.max_num_seqs) == (None, 8)
+    assert read.engine.kind is EngineKind.ASCEND_SERVING
+    assert read.router == Router()
+
+
+def test_object_of_a_newer_version_is_read_without_what_it_adds() -> None:
+    body = deployment("engine: {speculation: {draft: x}}\npipeline: {size: 2}")
+    body |= {"status": {"replicas": 1, "mood": "good"}, "extra": 1}
+    body["metadata"] |= {"uid": "u", "generation": 3, "managedFields": [{"manager": "kubectl"}]}
+    assert read_deployment_object(body).spec == parse_deployment(SMALL_PATH).spec
+
+
+def test_object_of_an_older_version_gets_the_defaults_that_it_lacks() -> None:
+    body = deployment("rollout: {maxSurge: 1}")
+    rollout = read_deployment_object(body).spec.rollout
+    assert (rollout.max_surge, rollout.max_unavailable) == (1, 1)
+
+
+@pytest.mark.parametrize(
+    ("body", "complaint"),
+    [
+        ({}, "apiVersion: Field required"),
+        (deployment("model: {uri: s3://a}"), "spec.model.uri: must be"),
+        (deployment("engine: {kind: Newer}"), "spec.engine.kind: Input should be"),
+    ],
+    ids=["nothing", "a value that a rule forbids now", "a value of a newer version"],
+)
+def test_object_that_cannot_be_understood_is_refused_in_one_line(
+    body: Body, complaint: str
+) -> None:
+    with pytest.raises(InvalidDeployment, match=complaint) as caught:
+        read_deployment_object(body)
+    assert "\n" not in str(caught.value)
 
 
 def test_policies_are_the_promised_three() -> None:
@@ -144,14 +206,6 @@ def test_schema_describes_every_field() -> None:
         if not (described.get("description") or _target(described, types).get("description"))
     ]
     assert missing == []
-
-
-def _with_spec(extra: dict[str, object]) -> dict[str, object]:
-    whole: dict[str, object] = yaml.safe_load(SMALLEST)
-    spec = whole["spec"]
-    assert isinstance(spec, dict)
-    whole["spec"] = {**spec, **extra}
-    return whole
 
 
 def _target(described: dict[str, str], types: dict[str, dict[str, str]]) -> dict[str, str]:

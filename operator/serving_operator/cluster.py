@@ -1,0 +1,270 @@
+"""The cluster as a reconcile uses it: looks again, carries actions out, writes status and Events.
+
+Every answer goes into the store at once, so that the next look does not wait for the watch.
+"""
+
+from __future__ import annotations
+
+import logging
+import secrets
+from datetime import UTC, datetime
+from typing import Final
+
+from serving_contract.kubernetes import API_VERSION, LABEL_MANAGED_BY, OPERATOR
+from serving_contract.status import Status
+from serving_operator import timestamps
+from serving_operator.actions import (
+    ApplyChild,
+    AskServer,
+    CreateChild,
+    CreatePod,
+    DeleteChild,
+    DeletePod,
+    Happening,
+)
+from serving_operator.api import ApiClient
+from serving_operator.body import Body, text
+from serving_operator.errors import Refused
+from serving_operator.kinds import CHILD_KINDS, EVENT, POD, SERVING_DEPLOYMENT, WATCHED, Kind
+from serving_operator.observed import Verdict
+from serving_operator.store import Identity, Key, Store, replica_selector
+from serving_operator.subject import Subject
+
+_log = logging.getLogger(__name__)
+
+_BAD_REQUEST: Final = 400
+_FORBIDDEN: Final = 403
+_NOT_FOUND: Final = 404
+_CONFLICT: Final = 409
+_INVALID: Final = 422
+_WRONG: Final = frozenset({_BAD_REQUEST, _INVALID})
+
+
+class Cluster:
+    """The API server and what is known of it.
+
+    Args:
+        api: the client.
+        store: gets every answer.
+        namespaces: those that are served; none = all.
+    """
+
+    def __init__(self, api: ApiClient, store: Store, namespaces: tuple[str, ...]) -> None:
+        self._api = api
+        self._store = store
+        self._scopes: tuple[str | None, ...] = namespaces or (None,)
+        self._occupants: dict[Key, set[tuple[str, str]]] = {}
+
+    async def refresh(self) -> None:
+        """Replace everything that is known by what the API server lists: one LIST a kind."""
+        self._store.begin_refresh()
+        listed: set[Identity] = set()
+        read: set[str] = set()
+        try:
+            for kind in WATCHED:
+                for scope in self._scopes:
+                    await self._list(kind, scope, listed)
+                read.add(kind.name)
+        finally:
+            self._store.end_refresh(read, listed)
+
+    async def _list(self, kind: Kind, scope: str | None, listed: set[Identity]) -> None:
+        selector = "" if kind is SERVING_DEPLOYMENT else MANAGED
+        async for body in self._api.list_pages(kind.collection(scope), selector):
+            name, namespace = text(body, "metadata", "name"), text(body, "metadata", "namespace")
+            listed.add((kind.name, namespace, name))
+            self._store.put(kind.name, body)
+
+    async def look_again(self, key: Key) -> None:
+        """Read a ServingDeployment and its pods from the API server, consistently."""
+        await self._read(SERVING_DEPLOYMENT, *key, key)
+        collection = POD.collection(key[0])
+        pods = [pod async for pod in self._api.list_pages(collection, replica_selector(key[1]))]
+        self._store.replace_pods(key, pods)
+        await self.look_at_occupants(key)
+
+    async def look_at_occupants(self, key: Key) -> None:
+        """Read what has a child's name without bearing its labels: no watch tells of it."""
+        for kind_name, name in self._occupants.pop(key, set()):
+            kind = POD if kind_name == POD.name else CHILD_KINDS[kind_name]
+            await self._look_at_occupant(key, kind, name)
+
+    async def _look_at_occupant(self, key: Key, kind: Kind, name: str) -> None:
+        body = await self._read(kind, key[0], name, key)
+        if body is not None and name:
+            self._occupants.setdefault(key, set()).add((kind.name, name))
+
+    async def _read(self, kind: Kind, namespace: str, name: str, key: Key) -> Body | None:
+        try:
+            body = await self._api.get(kind.object(namespace, name))
+        except Refused as error:
+            if error.status != _NOT_FOUND:
+                raise
+            self._store.drop(kind.name, namespace, name)
+            return None
+        self._store.put(kind.name, body, key)
+        return body
+
+    async def create_pod(self, subject: Subject, action: CreatePod) -> None:
+        """Make a replica's pod.
+
+        Raises:
+            Refused: by quota, policy or validation; not because the name is taken.
+        """
+        await self._create(subject, POD, action.body)
+
+    async def create_child(self, subject: Subject, action: CreateChild) -> None:
+        """Make another child.
+
+        Raises:
+            Refused: but not because the name is taken.
+        """
+        await self._create(subject, CHILD_KINDS[text(action.body, "kind")], action.body)
+
+    async def _create(self, subject: Subject, kind: Kind, body: Body) -> None:
+        key = (subject.namespace, subject.name)
+        try:
+            made = await self._api.create(kind.collection(subject.namespace), body)
+        except Refused as error:
+            if error.reason != "AlreadyExists":
+                raise
+            await self._look_at_occupant(key, kind, text(body, "metadata", "name"))
+            return
+        self._store.put(kind.name, made, key)
+
+    async def apply_child(self, subject: Subject, action: ApplyChild) -> None:
+        """Apply; what has changed since it was seen is looked at again instead.
+
+        Raises:
+            Refused: it is not valid.
+        """
+        kind = CHILD_KINDS[text(action.body, "kind")]
+        name = text(action.body, "metadata", "name")
+        try:
+            made = await self._api.apply(kind.object(subject.namespace, name), action.body)
+        except Refused as error:
+            if error.status not in {_CONFLICT, _NOT_FOUND}:
+                raise
+            await self._read(kind, subject.namespace, name, (subject.namespace, subject.name))
+            return
+        self._store.settle(kind.name, made)
+
+    async def delete_pod(self, subject: Subject, action: DeletePod) -> bool:
+        """Delete a pod as it was seen; False if it has changed since."""
+        return await self._delete(
+            subject,
+            POD,
+            action.pod.name,
+            action.pod.uid,
+            action.pod.resource_version,
+            grace_s=0 if action.by_force else None,
+        )
+
+    async def delete_child(self, subject: Subject, action: DeleteChild) -> bool:
+        """Delete a child as it was seen; False if it has changed since."""
+        child = action.child
+        kind = CHILD_KINDS[child.kind]
+        return await self._delete(subject, kind, child.name, child.uid, child.resource_version)
+
+    async def _delete(
+        self,
+        subject: Subject,
+        kind: Kind,
+        name: str,
+        uid: str,
+        resource_version: str,
+        *,
+        grace_s: int | None = None,
+    ) -> bool:
+        key = (subject.namespace, subject.name)
+        path = kind.object(subject.namespace, name)
+        try:
+            left = await self._api.delete(
+                path, uid=uid, resource_version=resource_version, grace_s=grace_s
+            )
+        except Refused as error:
+            if error.status not in {_CONFLICT, _NOT_FOUND}:
+                raise
+            await self._read(kind, subject.namespace, name, key)
+            return False
+        if (
+            left.get("kind") == kind.name
+            and grace_s != 0
+            and text(left, "metadata", "deletionTimestamp")
+        ):
+            self._store.put(kind.name, left, key)
+        else:
+            self._store.drop(kind.name, subject.namespace, name, uid)
+        return True
+
+    async def ask(self, subject: Subject, action: AskServer) -> Verdict:
+        """Ask by dry runs whether the pods could be."""
+        return Verdict(
+            replica=await self._objection(subject, action.replica),
+            router=await self._objection(subject, action.router),
+        )
+
+    async def _objection(self, subject: Subject, pod: Body | None) -> str:
+        if pod is None:
+            return ""
+        try:
+            await self._api.dry_run(POD.collection(subject.namespace), pod)
+        except Refused as error:
+            if is_template_error(error):
+                return error.message
+            if error.status not in {_FORBIDDEN, _CONFLICT}:
+                raise
+        return ""
+
+    async def write_status(self, subject: Subject, status: Status) -> None:
+        """Write the status if nobody has written the object since it was read."""
+        path = f"{SERVING_DEPLOYMENT.object(subject.namespace, subject.name)}/status"
+        patch: Body = {
+            "metadata": {"resourceVersion": subject.resource_version, "uid": subject.uid},
+            "status": status.model_dump(mode="json", by_alias=True, exclude_none=True),
+        }
+        made = await self._api.merge(path, patch)
+        self._store.put(SERVING_DEPLOYMENT.name, made)
+
+    async def tell(self, subject: Subject, happening: Happening) -> None:
+        """Write an Event about the ServingDeployment; a lost one is no reason to fail."""
+        try:
+            await self._api.create(EVENT.collection(subject.namespace), _event(subject, happening))
+        except Refused as error:
+            _log.warning("Event %s of %s: %s", happening.reason, subject.name, error)
+
+
+MANAGED: Final = f"{LABEL_MANAGED_BY}={OPERATOR}"
+"""Selects every child of every ServingDeployment."""
+
+
+def is_template_error(error: Refused) -> bool:
+    """Return whether a refusal is about what the pod says, not about how much there is."""
+    violates = error.status == _FORBIDDEN and "PodSecurity" in error.message
+    return error.status in _WRONG or violates
+
+
+def _event(subject: Subject, happening: Happening) -> Body:
+    now = timestamps.write(datetime.now(UTC))
+    return {
+        "apiVersion": "v1",
+        "kind": EVENT.name,
+        "metadata": {
+            "name": f"{subject.name}.{secrets.token_hex(8)}",
+            "namespace": subject.namespace,
+        },
+        "involvedObject": {
+            "apiVersion": API_VERSION,
+            "kind": SERVING_DEPLOYMENT.name,
+            "name": subject.name,
+            "namespace": subject.namespace,
+            "uid": subject.uid,
+        },
+        "type": "Warning" if happening.is_warning else "Normal",
+        "reason": happening.reason,
+        "message": happening.message[:1024],
+        "source": {"component": OPERATOR},
+        "firstTimestamp": now,
+        "lastTimestamp": now,
+        "count": 1,
+    }

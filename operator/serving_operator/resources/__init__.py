@@ -1,0 +1,1 @@
+"""Pure builders of the children: from a ServingDeployment to plain Kubernetes objects."""

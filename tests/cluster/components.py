@@ -1,0 +1,150 @@
+"""The command lines of the control plane's components, and why each flag is there."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from tests.cluster.certificates import Certificates
+from tests.cluster.ports import free_port
+
+ADMIN: Final = "admin-token"
+CONTROLLERS: Final = "controllers-token"
+SCHEDULER: Final = "scheduler-token"
+_TOKENS: Final = f"""\
+{ADMIN},admin,admin,system:masters
+{CONTROLLERS},system:kube-controller-manager,controllers,system:masters
+{SCHEDULER},system:kube-scheduler,scheduler,system:masters
+"""
+_AUDIT_POLICY: Final = {
+    "apiVersion": "audit.k8s.io/v1",
+    "kind": "Policy",
+    "omitStages": ["RequestReceived", "ResponseStarted"],
+    "rules": [
+        {"level": "None", "nonResourceURLs": ["/healthz*", "/readyz*", "/livez*", "/openapi*"]},
+        {"level": "Metadata"},
+    ],
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Layout:
+    """Where the parts of one control plane are: its folder and its ports on 127.0.0.1."""
+
+    folder: Path
+    etcd: int
+    etcd_peers: int
+    apiserver: int
+    controllers: int
+    scheduler: int
+
+    @classmethod
+    def in_folder(cls, folder: Path) -> Layout:
+        """Return a layout on ports that are free now."""
+        ports = {free_port() for _ in range(5)}
+        while len(ports) < 5:
+            ports.add(free_port())
+        etcd, etcd_peers, apiserver, controllers, scheduler = ports
+        return cls(
+            folder=folder,
+            etcd=etcd,
+            etcd_peers=etcd_peers,
+            apiserver=apiserver,
+            controllers=controllers,
+            scheduler=scheduler,
+        )
+
+    @property
+    def url(self) -> str:
+        return f"https://localhost:{self.apiserver}"
+
+    @property
+    def etcd_url(self) -> str:
+        return f"http://127.0.0.1:{self.etcd}"
+
+    @property
+    def audit_log(self) -> Path:
+        return self.folder / "audit.json"
+
+
+def etcd(layout: Layout) -> list[str]:
+    """Return etcd's flags."""
+    peers = f"http://127.0.0.1:{layout.etcd_peers}"
+    return [
+        f"--data-dir={layout.folder / 'etcd'}",
+        "--unsafe-no-fsync",
+        f"--listen-client-urls={layout.etcd_url}",
+        f"--advertise-client-urls={layout.etcd_url}",
+        f"--listen-peer-urls={peers}",
+        f"--initial-advertise-peer-urls={peers}",
+        f"--initial-cluster=default={peers}",
+    ]
+
+
+def apiserver(layout: Layout, certificates: Certificates, *, watch_cache: bool) -> list[str]:
+    """Return the API server's flags; writes the files that they name."""
+    tokens = layout.folder / "tokens.csv"
+    tokens.write_text(_TOKENS)
+    policy = layout.folder / "audit-policy.json"
+    policy.write_text(json.dumps(_AUDIT_POLICY))
+    return [
+        f"--etcd-servers={layout.etcd_url}",
+        "--bind-address=127.0.0.1",
+        "--advertise-address=127.0.0.1",
+        # Nothing reaches the Service `kubernetes` here, and loopback is no address for one.
+        "--endpoint-reconciler-type=none",
+        f"--secure-port={layout.apiserver}",
+        f"--tls-cert-file={certificates.server}",
+        f"--tls-private-key-file={certificates.server_key}",
+        f"--client-ca-file={certificates.ca}",
+        f"--token-auth-file={tokens}",
+        "--authorization-mode=Node,RBAC",
+        "--service-account-issuer=https://kubernetes.default.svc",
+        f"--service-account-key-file={certificates.service_accounts_key}",
+        f"--service-account-signing-key-file={certificates.service_accounts_key}",
+        "--service-cluster-ip-range=10.98.0.0/16",
+        f"--audit-policy-file={policy}",
+        f"--audit-log-path={layout.audit_log}",
+        "--audit-log-maxsize=4096",  # never rotated: readers hold a place in it
+        "--etcd-compaction-interval=0",
+        f"--watch-cache={str(watch_cache).lower()}",
+        "--profiling=false",
+        "--default-not-ready-toleration-seconds=30",
+        "--default-unreachable-toleration-seconds=30",
+        "--feature-gates=ResourceHealthStatus=true",
+    ]
+
+
+def controller_manager(layout: Layout, certificates: Certificates, kubeconfig: Path) -> list[str]:
+    """Return the controller manager's flags."""
+    return [
+        f"--kubeconfig={kubeconfig}",
+        f"--service-account-private-key-file={certificates.service_accounts_key}",
+        f"--root-ca-file={certificates.ca}",
+        "--leader-elect=false",
+        "--bind-address=127.0.0.1",
+        f"--secure-port={layout.controllers}",
+        f"--cert-dir={layout.folder / 'controllers'}",
+        # With the usual 20 a second the first service account comes 5 s later.
+        "--kube-api-qps=200",
+        "--kube-api-burst=400",
+        # A lost node is noticed within a test's patience, and its pods are evicted at once.
+        "--node-monitor-period=1s",
+        "--node-monitor-grace-period=10s",
+        "--node-eviction-rate=100",
+        "--secondary-node-eviction-rate=100",
+        "--unhealthy-zone-threshold=1",
+    ]
+
+
+def scheduler(layout: Layout, kubeconfig: Path) -> list[str]:
+    """Return the scheduler's flags."""
+    return [
+        f"--kubeconfig={kubeconfig}",
+        "--leader-elect=false",
+        "--bind-address=127.0.0.1",
+        f"--secure-port={layout.scheduler}",
+        f"--cert-dir={layout.folder / 'scheduler'}",
+    ]

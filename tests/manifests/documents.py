@@ -1,0 +1,42 @@
+"""The manifests as a cluster would get them."""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+from typing import Any, Final
+
+import yaml
+from tests.contract.custom_resource import Kubectl
+
+Body = dict[str, Any]
+
+ROOT: Final = Path(__file__).parents[2]
+MANIFESTS: Final = ROOT / "manifests"
+SAMPLES: Final = tuple(sorted((MANIFESTS / "samples").glob("*.yaml")))
+
+
+def version() -> str:
+    """Return the project's version."""
+    project: Body = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    return str(project["version"])
+
+
+def built(kubectl: Kubectl, folder: str) -> list[Body]:
+    """Return what `kubectl apply -k` would apply."""
+    return read(kubectl("kustomize", MANIFESTS / folder))
+
+
+def read(text: str) -> list[Body]:
+    """Return the objects of a YAML file."""
+    return [document for document in yaml.safe_load_all(text) if document]
+
+
+def only(objects: list[Body], kind: str) -> Body:
+    """Return the one object of a kind."""
+    (found,) = (one for one in objects if one["kind"] == kind)
+    return found
+
+
+def kinds(objects: list[Body]) -> set[str]:
+    return {one["kind"] for one in objects}
