@@ -200,5 +200,6 @@ def arguments(spec: Spec, served_name: str) -> list[str]:
     for flag, value_of in row.flags:
         value = value_of(spec, served_name)
         if value is not None:
-            words += [word for word in (flag, value) if word]
+            words += [word for word in (flag, value.replace("$", "$$")) if word]
+    # In these a user may mean `$(TENSOR_PARALLEL_SIZE)`.
     return words + list(spec.engine.args)

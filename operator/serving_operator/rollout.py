@@ -37,8 +37,7 @@ def removals(replicas: Replicas) -> list[Removal]:
         return []
     chosen = list(_surplus(replicas))
     if replicas.target.may_create and not replicas.is_stalled:
-        taken = {removal.index for removal in chosen}
-        chosen += [removal for removal in _outdated(replicas) if removal.index not in taken]
+        chosen += list(_outdated(replicas, leaving={removal.index for removal in chosen}))
     return chosen
 
 
@@ -48,11 +47,11 @@ def _surplus(replicas: Replicas) -> Iterator[Removal]:
     for index, pod in sorted(replicas.beyond.items(), reverse=True):
         is_surge = index < target.dp + target.max_surge and _needs_surge(replicas)
         if not pod.is_terminating and not is_surge:
-            yield Removal(index=index, pod=pod, reason=_why_surplus(replicas))
+            yield Removal(index=index, pod=pod, reason=_why_surplus(replicas, index))
 
 
-def _why_surplus(replicas: Replicas) -> str:
-    if replicas.target.was_rolling:
+def _why_surplus(replicas: Replicas, index: int) -> str:
+    if replicas.target.was_rolling and index < replicas.target.dp + replicas.target.max_surge:
         return "the rollout is over and needs no surge replica any more"
     return f"scaled down to {replicas.target.dp}"
 
@@ -64,14 +63,16 @@ def _needs_surge(replicas: Replicas) -> bool:
     return replicas.target.was_rolling and not replicas.is_base_available
 
 
-def _outdated(replicas: Replicas) -> Iterator[Removal]:
+def _outdated(replicas: Replicas, leaving: set[int]) -> Iterator[Removal]:
     """Yield pods of an old revision that may go now: idle ones first, then the highest index."""
+    staying = {index: pod for index, pod in replicas.ours.items() if index not in leaving}
     outdated = {
         index: pod
-        for index, pod in replicas.ours.items()
+        for index, pod in staying.items()
         if replicas.is_outdated(pod) and not pod.is_terminating
     }
-    allowed = replicas.available - replicas.target.floor
+    # What leaves anyway serves no longer, and nobody may be taken away on its account.
+    allowed = sum(map(replicas.is_available, staying.values())) - replicas.target.floor
     awaits_surge = _awaits_surge(replicas)
     for index, pod in sorted(outdated.items(), key=_idle_then_highest):
         if pod.is_ready:

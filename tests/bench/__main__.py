@@ -10,7 +10,7 @@ import os
 import sys
 from pathlib import Path
 
-ALL = ("scheduler", "engine", "router", "idle")
+ALL = ("scheduler", "engine", "router", "idle", "operator")
 
 
 def main() -> int:

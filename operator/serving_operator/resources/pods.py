@@ -24,7 +24,12 @@ def grace_s(spec: Spec) -> int:
 
 def environment(values: Mapping[str, str]) -> list[Body]:
     """Return variables with plain values."""
-    return [{"name": name, "value": value} for name, value in values.items()]
+    return [{"name": name, "value": literal(value)} for name, value in values.items()]
+
+
+def literal(value: str) -> str:
+    """Keep Kubernetes from expanding `$(NAME)` in what a user did not mean that way."""
+    return value.replace("$", "$$")
 
 
 def no_devices() -> dict[str, str]:

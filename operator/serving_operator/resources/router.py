@@ -123,7 +123,7 @@ def _arguments(subject: Subject) -> list[str]:
         flags["--api-keys-dir"] = _API_KEYS
     if router.tls_secret_name:
         flags |= {"--tls-cert": f"{_TLS}/tls.crt", "--tls-key": f"{_TLS}/tls.key"}
-    return [word for pair in flags.items() for word in pair]
+    return [pods.literal(word) for pair in flags.items() for word in pair]
 
 
 def _probes(scheme: str) -> Body:
