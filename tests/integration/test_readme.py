@@ -17,7 +17,10 @@ ROOT = Path(__file__).parent.parent.parent
 README = (ROOT / "README.md").read_text()
 
 RUN_BY_CI = {"make test", "make lint"}
-RUN_HERE = {"make demo", "make help", "make bench", "curl", ".venv/bin/ascend-serving serve"}
+RUN_HERE = {
+    "make demo", "make help", "make bench", "make cluster", "curl", "kubectl",
+    ".venv/bin/ascend-serving serve", ".venv/bin/ascend-serving plan",
+}  # fmt: skip
 
 
 class Served(Protocol):
@@ -38,7 +41,7 @@ def commands() -> list[str]:
 
 
 def _is_command(line: str) -> bool:
-    return line.startswith(("make ", "curl ", ".venv/bin/"))
+    return line.startswith(("make ", "curl ", "kubectl ", ".venv/bin/"))
 
 
 def test_every_command_is_run_somewhere() -> None:
@@ -98,6 +101,18 @@ def test_serve_and_curl_as_written(serve: Serve) -> None:
         command = shlex.split(curl.replace(":8000", f":{served.port}"))
         done = subprocess.run(command, capture_output=True, text=True, check=True)
     assert json.loads(done.stdout)["choices"][0]["message"]["role"] == "assistant"
+
+
+def test_plan_as_written() -> None:
+    [shown] = [line for line in commands() if line.startswith(".venv/bin/ascend-serving plan")]
+    done = subprocess.run(
+        [sys.executable, "-m", "serving_cli.entry", *shlex.split(shown)[1:]],
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd=ROOT,
+    )
+    assert done.stdout.count("kind: Pod\n") == 2
 
 
 def test_table_of_commands_is_the_command_line() -> None:

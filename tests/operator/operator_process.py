@@ -62,6 +62,7 @@ class OperatorProcess:
         name: str = "operator-0",
         server: str | None = None,
         resync_s: float | None = None,
+        scope: tuple[str, ...] = (),
     ) -> None:
         self.user = f"system:serviceaccount:{namespace}:{ACCOUNT}"
         self.log = log
@@ -77,7 +78,7 @@ class OperatorProcess:
         if resync_s is not None:
             entry = ["-m", "tests.operator.quick_resync", str(resync_s)]
         self._command = [
-            sys.executable, *entry, "operator", "--namespace", namespace, "--host", "127.0.0.1",
+            sys.executable, *entry, "operator", *(scope or ("--namespace", namespace)), "--host", "127.0.0.1",
             "--port", str(self.port), "--log-format", "json", *flags,
         ]  # fmt: skip
         self._process: subprocess.Popen[bytes] | None = None
