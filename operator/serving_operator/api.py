@@ -23,7 +23,7 @@ REQUEST_TIMEOUT_S: Final = 5.0
 """Shorter than the time between the renew deadline and the end of the lease: a write that passed
 the gate is over before another operator can lead."""
 LIST_TIMEOUT_S: Final = 60.0
-PAGE: Final = 500
+PAGE: Final = 100
 _APPLY: Final = "application/apply-patch+yaml"
 _MERGE: Final = "application/merge-patch+json"
 

@@ -7,6 +7,7 @@ back, because what a POST sets stays ours for ever beside what we apply.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
@@ -158,17 +159,18 @@ def why_apply(meant: Meant, child: Child) -> str | None:
     if child.settled_fields is not None:
         drifted = child.settled_fields != child.fields
     else:
-        drifted = not covers_exactly(child.fields, _owned_part(meant, child))
+        owned = json.loads(child.fields)
+        drifted = not covers_exactly(owned, _owned_part(meant, child, owned))
     return "somebody else changed it" if drifted else None
 
 
-def _owned_part(meant: Meant, child: Child) -> Body:
+def _owned_part(meant: Meant, child: Child, owned: object) -> Body:
     """Return what FieldsV1 speaks of: no kind, no identity, and replicas only if we own them."""
     applied = to_apply(meant, child)
     outside = {"name", "namespace", "uid", "resourceVersion"}
     metadata = {k: v for k, v in fields(applied, "metadata").items() if k not in outside}
     body = {k: v for k, v in applied.items() if k not in {"apiVersion", "kind"}}
-    if meant.floats_replicas and at(child.fields, "f:spec", "f:replicas") is None:
+    if meant.floats_replicas and at(owned, "f:spec", "f:replicas") is None:
         body["spec"] = fields(meant.compared, "spec")
     return {**body, "metadata": metadata}
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -15,7 +16,7 @@ from serving_contract.kubernetes import (
     OPERATOR,
 )
 from serving_operator import timestamps
-from serving_operator.body import at, fields, items, number, text
+from serving_operator.body import fields, items, number, text
 from serving_operator.ownership import Owner
 from serving_operator.trouble import Trouble, diagnose
 
@@ -107,7 +108,8 @@ class Child:
 
     Attributes:
         applied: hash of what we meant when we applied it last.
-        fields: what server-side apply says that we own, as FieldsV1; None = never applied.
+        fields: what server-side apply says that we own, as FieldsV1 in JSON, which takes a tenth
+            of the memory of what it stands for; None = never applied.
         settled_fields: the same as our last apply left it; None = not by this process.
         replicas: of a Deployment, what its spec says.
         status: of a Deployment.
@@ -120,8 +122,8 @@ class Child:
     owner: Owner = field(default_factory=Owner)
     is_terminating: bool = False
     applied: str = ""
-    fields: Mapping[str, object] | None = None
-    settled_fields: Mapping[str, object] | None = None
+    fields: str | None = None
+    settled_fields: str | None = None
     replicas: int = 0
     status: Mapping[str, object] = field(default_factory=dict)
 
@@ -131,7 +133,7 @@ class Child:
         body: Mapping[str, object],
         kind: str,
         *,
-        settled_fields: Mapping[str, object] | None = None,
+        settled_fields: str | None = None,
     ) -> Self:
         """Read a child; lists leave the kind out of their items."""
         metadata = fields(body, "metadata")
@@ -150,11 +152,10 @@ class Child:
         )
 
 
-def _applied_fields(metadata: Mapping[str, object]) -> Mapping[str, object] | None:
+def _applied_fields(metadata: Mapping[str, object]) -> str | None:
     for entry in items(metadata, "managedFields"):
         if entry.get("manager") == OPERATOR and entry.get("operation") == "Apply":
-            found = at(entry, "fieldsV1")
-            return found if isinstance(found, Mapping) else {}
+            return json.dumps(fields(entry, "fieldsV1"), sort_keys=True)
     return None
 
 

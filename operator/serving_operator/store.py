@@ -36,7 +36,7 @@ class Store:
     def __init__(self) -> None:
         self._families: dict[Key, Family] = {}
         self._seen: dict[Identity, tuple[str, int]] = {}
-        self._settled: dict[str, Mapping[str, object]] = {}
+        self._settled: dict[str, str] = {}
         self._touched: set[Identity] | None = None
 
     def present(self) -> list[Key]:
@@ -89,7 +89,7 @@ class Store:
     def settle(self, kind: str, body: Mapping[str, object]) -> None:
         """Take in the answer to our own apply: what it says that we own is how it should be."""
         child = Child.of(body, kind)
-        self._settled[child.uid] = child.fields or {}
+        self._settled[child.uid] = child.fields or ""
         self.put(kind, body)
 
     def drop(self, kind: str, namespace: str, name: str, uid: str = "") -> None:

@@ -142,7 +142,7 @@ class ClusterModel:
             case ApplyChild(body=body):
                 key = text(body, "kind"), text(body, "metadata", "name")
                 applied = text(body, "metadata", "annotations", ANNOTATION_APPLIED)
-                owned: dict[str, object] = {"f:all": {}}
+                owned = '{"f:all": {}}'
                 self.children[key] = replace(
                     self.children[key], applied=applied, fields=owned, settled_fields=owned
                 )
