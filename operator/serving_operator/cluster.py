@@ -10,7 +10,13 @@ import secrets
 from datetime import UTC, datetime
 from typing import Final
 
-from serving_contract.kubernetes import API_VERSION, LABEL_MANAGED_BY, OPERATOR
+from serving_contract.kubernetes import (
+    API_VERSION,
+    LABEL_COMPONENT,
+    LABEL_MANAGED_BY,
+    OPERATOR,
+    REPLICA,
+)
 from serving_contract.status import Status
 from serving_operator import timestamps
 from serving_operator.actions import (
@@ -23,7 +29,7 @@ from serving_operator.actions import (
     Happening,
 )
 from serving_operator.api import ApiClient
-from serving_operator.body import Body, text
+from serving_operator.body import Body, number, text
 from serving_operator.errors import Refused
 from serving_operator.kinds import CHILD_KINDS, EVENT, POD, SERVING_DEPLOYMENT, WATCHED, Kind
 from serving_operator.observed import Verdict
@@ -37,6 +43,7 @@ _FORBIDDEN: Final = 403
 _NOT_FOUND: Final = 404
 _CONFLICT: Final = 409
 _INVALID: Final = 422
+_GRACE: Final = "deletionGracePeriodSeconds"
 _WRONG: Final = frozenset({_BAD_REQUEST, _INVALID})
 
 
@@ -69,38 +76,46 @@ class Cluster:
             self._store.end_refresh(read, listed)
 
     async def _list(self, kind: Kind, scope: str | None, listed: set[Identity]) -> None:
-        selector = "" if kind is SERVING_DEPLOYMENT else MANAGED
-        async for body in self._api.list_pages(kind.collection(scope), selector):
+        async for body in self._api.list_pages(kind.collection(scope), selector_of(kind)):
             name, namespace = text(body, "metadata", "name"), text(body, "metadata", "namespace")
             listed.add((kind.name, namespace, name))
-            self._store.put(kind.name, body)
+            self._store.put_listed(kind.name, body)
 
     async def look_again(self, key: Key) -> None:
         """Read a ServingDeployment and its pods from the API server, consistently."""
         await self._read(SERVING_DEPLOYMENT, *key, key)
         collection = POD.collection(key[0])
+        before = dict(self._store.family(key).pods)
         pods = [pod async for pod in self._api.list_pages(collection, replica_selector(key[1]))]
-        self._store.replace_pods(key, pods)
+        self._store.replace_pods(key, before, pods)
         await self.look_at_occupants(key)
 
     async def look_at_occupants(self, key: Key) -> None:
         """Read what has a child's name without bearing its labels: no watch tells of it."""
-        for kind_name, name in self._occupants.pop(key, set()):
+        for kind_name, name in tuple(self._occupants.get(key, ())):
             kind = POD if kind_name == POD.name else CHILD_KINDS[kind_name]
             await self._look_at_occupant(key, kind, name)
 
     async def _look_at_occupant(self, key: Key, kind: Kind, name: str) -> None:
         body = await self._read(kind, key[0], name, key)
-        if body is not None and name:
-            self._occupants.setdefault(key, set()).add((kind.name, name))
+        occupants = self._occupants.setdefault(key, set())
+        if body is not None and not _is_watched(body):
+            occupants.add((kind.name, name))
+            return
+        occupants.discard((kind.name, name))
+        if not occupants:
+            del self._occupants[key]
 
     async def _read(self, kind: Kind, namespace: str, name: str, key: Key) -> Body | None:
+        before = self._store.uid(kind.name, namespace, name)
         try:
             body = await self._api.get(kind.object(namespace, name))
         except Refused as error:
             if error.status != _NOT_FOUND:
                 raise
-            self._store.drop(kind.name, namespace, name)
+            # What was made since the question is not what the answer is about.
+            if before:
+                self._store.drop(kind.name, namespace, name, before)
             return None
         self._store.put(kind.name, body, key)
         return body
@@ -187,11 +202,8 @@ class Cluster:
                 raise
             await self._read(kind, subject.namespace, name, key)
             return False
-        if (
-            left.get("kind") == kind.name
-            and grace_s != 0
-            and text(left, "metadata", "deletionTimestamp")
-        ):
+        # Without grace it is gone, though the answer shows it terminating; a watch may have told.
+        if left.get("kind") == kind.name and number(left, "metadata", _GRACE) > 0:
             self._store.put(kind.name, left, key)
         else:
             self._store.drop(kind.name, subject.namespace, name, uid)
@@ -216,15 +228,22 @@ class Cluster:
                 raise
         return ""
 
-    async def write_status(self, subject: Subject, status: Status) -> None:
-        """Write the status if nobody has written the object since it was read."""
-        path = f"{SERVING_DEPLOYMENT.object(subject.namespace, subject.name)}/status"
+    async def write_status(self, subject: Subject, status: Status) -> bool:
+        """Write the status; False if somebody has written the object since it was read."""
+        key = (subject.namespace, subject.name)
         patch: Body = {
             "metadata": {"resourceVersion": subject.resource_version, "uid": subject.uid},
             "status": status.model_dump(mode="json", by_alias=True, exclude_none=True),
         }
-        made = await self._api.merge(path, patch)
+        try:
+            made = await self._api.merge(f"{SERVING_DEPLOYMENT.object(*key)}/status", patch)
+        except Refused as error:
+            if error.status not in {_CONFLICT, _NOT_FOUND}:
+                raise
+            await self._read(SERVING_DEPLOYMENT, *key, key)
+            return False
         self._store.put(SERVING_DEPLOYMENT.name, made)
+        return True
 
     async def tell(self, subject: Subject, happening: Happening) -> None:
         """Write an Event about the ServingDeployment; a lost one is no reason to fail."""
@@ -234,8 +253,19 @@ class Cluster:
             _log.warning("Event %s of %s: %s", happening.reason, subject.name, error)
 
 
-MANAGED: Final = f"{LABEL_MANAGED_BY}={OPERATOR}"
-"""Selects every child of every ServingDeployment."""
+_MANAGED: Final = f"{LABEL_MANAGED_BY}={OPERATOR}"
+
+
+def selector_of(kind: Kind) -> str:
+    """Return what selects our objects of a kind: of the pods only replicas, no routers."""
+    if kind is SERVING_DEPLOYMENT:
+        return ""
+    return f"{_MANAGED},{LABEL_COMPONENT}={REPLICA}" if kind is POD else _MANAGED
+
+
+def _is_watched(body: Body) -> bool:
+    """Return whether an object bears the label by which the watches select."""
+    return text(body, "metadata", "labels", LABEL_MANAGED_BY) == OPERATOR
 
 
 def is_template_error(error: Refused) -> bool:

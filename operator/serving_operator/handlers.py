@@ -1,31 +1,38 @@
 """The kopf shell: watches, and tells the store and the queue. No decision is made here.
 
-After a 410 kopf lists anew without telling what is gone (read in 1.45), so an event without a type
-after start-up means that something may have been missed, and everything is listed.
+After a 410 kopf lists anew without telling what is gone, or anything at all if the list is empty
+(read in 1.45). So it works through a session of ours: a LIST of kopf's after start-up means that
+something may have been missed, and everything is listed.
 """
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from typing import Final
 
+import aiohttp
 import kopf
 
+from serving_operator.access import Access
 from serving_operator.body import text
-from serving_operator.cluster import MANAGED
-from serving_operator.kinds import SERVING_DEPLOYMENT, WATCHED, Kind
+from serving_operator.cluster import selector_of
+from serving_operator.kinds import WATCHED, Kind
 from serving_operator.store import Key, Store
 from serving_operator.work_queue import WorkQueue
 from serving_operator.workers import Workers
 
 _log = logging.getLogger(__name__)
 
+Session = kopf.AiohttpSession
+
 _BACKOFFS_S: Final = (1.0, 1.0, 2.0, 3.0, 5.0, 8.0, 13.0)
 _LAST_BACKOFF_S: Final = 20.0
 _PAGE: Final = 50
 """Objects in one page of a list: nine kinds are listed at once, and that is the peak of memory."""
+_LOGIN_PAUSE_S: Final = 2.0
 _IDLE_S: Final = 0.5
 """kopf has a task for each object that was heard of lately; ours have nothing to wait for."""
 
@@ -58,8 +65,6 @@ class Events:
     def take(self, kind: Kind, type_: str | None, body: Mapping[str, object]) -> None:
         """Take one event in."""
         self.last_at = time.monotonic()
-        if type_ is None and self.is_warm:
-            self._workers.note_relist()
         key = self._store.put(kind.name, body)
         if type_ == "DELETED":
             metadata = ("namespace", "name", "uid")
@@ -67,12 +72,50 @@ class Events:
         if key is not None:
             self._queue.add(key)
 
+    def note_list(self) -> None:
+        """A list was begun."""
+        if self.is_warm:
+            self._workers.note_relist()
 
-def registry_of(events: Events) -> kopf.OperatorRegistry:
+
+def login_of(access: Access, note_list: Callable[[], None]) -> Callable[..., Awaitable[Session]]:
+    """Return what kopf calls at first and after each 401.
+
+    Each session is another one, even with the same token: kopf would end the process if it got
+    again what was refused once, and an API server that is just starting may refuse anybody.
+    """
+    is_first = True
+
+    async def login(**_: object) -> Session:
+        nonlocal is_first
+        if not is_first:
+            await asyncio.sleep(_LOGIN_PAUSE_S)
+        is_first = False
+        return Session(server=access.server, aiohttp_session=_session(access, note_list))
+
+    return login
+
+
+def _session(access: Access, note_list: Callable[[], None]) -> aiohttp.ClientSession:
+    async def authorize(_: object, __: object, sent: aiohttp.TraceRequestStartParams) -> None:
+        if authorization := access.authorization():
+            sent.headers["Authorization"] = authorization
+
+    async def notice(_: object, __: object, answered: aiohttp.TraceRequestEndParams) -> None:
+        if "watch" not in answered.url.query:
+            note_list()
+
+    trace = aiohttp.TraceConfig()
+    trace.on_request_start.append(authorize)
+    trace.on_request_end.append(notice)
+    connector = aiohttp.TCPConnector(limit=0, ssl=access.tls or True)
+    return aiohttp.ClientSession(connector=connector, trust_env=True, trace_configs=[trace])
+
+
+def registry_of(events: Events, access: Access) -> kopf.OperatorRegistry:
     """Return the handlers: one for each kind, and all alike."""
     registry = kopf.OperatorRegistry()
-    # As `access` does; after a 401 kopf calls it again, and it reads the token anew.
-    kopf.on.login(registry=registry, id="login")(kopf.login_via_client)
+    kopf.on.login(registry=registry, id="login")(login_of(access, events.note_list))
     for kind in WATCHED:
         _watch(registry, kind, events)
     return registry
@@ -98,6 +141,6 @@ def kopf_settings() -> kopf.OperatorSettings:
     settings.watching.chunk_size = _PAGE
     settings.queueing.idle_timeout = _IDLE_S
     for kind in WATCHED:
-        if kind is not SERVING_DEPLOYMENT:
-            settings.watching.label_selectors[kind.plural] = MANAGED
+        if selector := selector_of(kind):
+            settings.watching.label_selectors[kind.plural] = selector
     return settings

@@ -24,6 +24,10 @@ from serving_operator.kinds import LEASE
 DURATION_S: Final = 15
 RENEW_DEADLINE_S: Final = 10.0
 RETRY_S: Final = 2.0
+_TRY_S: Final = 5.0
+_MARGIN_S: Final = 0.5
+"""One that is merely cut off stands down so long before the deadline; only one that was stopped or
+starved meets the deadline at a write, and exits."""
 _NOT_FOUND: Final = 404
 
 _log = logging.getLogger(__name__)
@@ -104,25 +108,32 @@ class Elector:
             await asyncio.sleep(random.uniform(RETRY_S / 2, RETRY_S))  # noqa: S311 - jitter
 
     async def _renew_until_lost(self, leases: Leases, leading: asyncio.Future[None]) -> None:
-        while not self._is_late:
-            done, _ = await asyncio.wait([leading], timeout=RETRY_S)
+        while (left_s := self._left_s) > 0:
+            done, _ = await asyncio.wait([leading], timeout=min(RETRY_S, left_s))
             if done:
                 # It never ends by itself but by an error, which has to be seen.
                 leading.result()
                 return
-            if not await self._try(leases) and self._holder_is_another:
+            is_renewed = await self._try(leases, within_s=min(_TRY_S, self._left_s))
+            if not is_renewed and self._holder_is_another:
                 return
+
+    @property
+    def _left_s(self) -> float:
+        """Seconds until it is time to stand down."""
+        assert self._renewed_at is not None, "asked while leading only"
+        return self._renewed_at + RENEW_DEADLINE_S - _MARGIN_S - self._clock()
 
     @property
     def _holder_is_another(self) -> bool:
         return self._seen is not None and self._seen[0] not in {"", self._identity}
 
-    async def _try(self, leases: Leases) -> bool:
+    async def _try(self, leases: Leases, within_s: float = _TRY_S) -> bool:
         """Take or renew the Lease; False if it is another's or the API server does not answer."""
         began_at = self._clock()
         path = LEASE.object(self._namespace, OPERATOR)
         try:
-            async with asyncio.timeout(RENEW_DEADLINE_S / 2):
+            async with asyncio.timeout(within_s):
                 lease = await self._read(leases, path)
                 if lease is None:
                     body = self._lease({}, took_over=True)

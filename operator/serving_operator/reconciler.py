@@ -95,8 +95,7 @@ class Reconciler:
                 attempt.has_looked = True
                 continue
             attempt.has_looked = False
-            if not decided.actions:
-                await self._report(subject, decided)
+            if not decided.actions and await self._report(subject, decided):
                 attempt.raise_failure()
                 return decided.requeue_after
             for action in decided.actions:
@@ -140,15 +139,18 @@ class Reconciler:
     async def _tell(self, subject: Subject, reason: str, message: str) -> None:
         await self._cluster.tell(subject, Happening(reason=reason, message=message))
 
-    async def _report(self, subject: Subject, decided: Plan) -> None:
+    async def _report(self, subject: Subject, decided: Plan) -> bool:
+        """Write the status and the Events; False if the object has changed meanwhile."""
         if decided.status is None or decided.status == subject.status:
-            return
-        await self._cluster.write_status(subject, decided.status)
+            return True
+        if not await self._cluster.write_status(subject, decided.status):
+            return False
         where = {"namespace": subject.namespace, "sdep": subject.name}
         for happening in decided.happenings:
             said = {**where, "reason": happening.reason}
             _log.info("%s: %s", happening.reason, happening.message, extra=said)
             await self._cluster.tell(subject, happening)
+        return True
 
     async def _refuse(self, body: Body, error: str) -> None:
         """Say that the object cannot be read; its children are left alone."""

@@ -48,10 +48,11 @@ class Operator:
         self._elector = Elector(
             namespace=settings.lease_namespace,
             identity=settings.identity,
-            exit_at_once=lambda: os._exit(1),
+            exit_at_once=_exit_at_once,
         )
         self._queue: WorkQueue[Key] = WorkQueue()
         self._store = Store()
+        self._access = access
         self._api = ApiClient(access, self._elector.gate)
         cluster = Cluster(self._api, self._store, settings.namespaces)
         reconciler = Reconciler(cluster, self._store, settings.defaults)
@@ -87,17 +88,17 @@ class Operator:
             await self._await_crd()
             leading = asyncio.create_task(self._lead())
             watching = asyncio.create_task(self._watch())
-            try:
+            async with contextlib.AsyncExitStack() as stack:
+                # The last first: nobody else may lead before our own work is over.
+                stack.push_async_callback(self._elector.release, self._api)
+                stack.push_async_callback(_end, watching)
+                stack.push_async_callback(_end, leading)
                 await asyncio.wait([leading, watching], return_when=asyncio.FIRST_COMPLETED)
-            finally:
-                await _end(leading)
-                await _end(watching)
-                await self._elector.release(self._api)
 
     async def _watch(self) -> None:
         namespaces = self._settings.namespaces
         await kopf.operator(
-            registry=registry_of(self._events),
+            registry=registry_of(self._events, self._access),
             settings=kopf_settings(),
             standalone=True,
             clusterwide=not namespaces,
@@ -130,6 +131,13 @@ class Operator:
         return any(
             one.get("name") == SERVING_DEPLOYMENT.plural for one in items(found, "resources")
         )
+
+
+def _exit_at_once() -> None:
+    """End without another word to the API server."""
+    _log.error("the lease ran out before a write; another operator may lead")
+    logging.shutdown()
+    os._exit(1)
 
 
 async def _end(task: asyncio.Task[None]) -> None:

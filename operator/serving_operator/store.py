@@ -1,13 +1,15 @@
 """What the watches have told, reduced to what decisions need: a hint, never the last word.
 
-An object only moves forward: a late event does not undo a newer answer to our own write. What a
-watch missed is repaired by `Refresh`, which replaces everything by what the API server lists.
+A name only moves forward: nothing that is on its way, an event, a list or the answer to our own
+write, undoes what is newer, be it that the object is gone. What a watch missed is repaired by a
+refresh, which replaces everything by what the API server lists.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from typing import Final
 
 from serving_contract.kubernetes import LABEL_NAME, REPLICA
 from serving_operator import naming
@@ -19,6 +21,8 @@ Key = tuple[str, str]
 """Namespace and name of a ServingDeployment."""
 Identity = tuple[str, str, str]
 """Kind, namespace and name of any object."""
+_GONE: Final = ""
+"""Stands for the uid of what is not there any more."""
 
 
 @dataclass(slots=True)
@@ -56,7 +60,7 @@ class Store:
             key: whose it is, where its labels do not say so.
         """
         key = key or key_of(kind, body)
-        identity = (kind, text(body, "metadata", "namespace"), text(body, "metadata", "name"))
+        identity = _identity(kind, body)
         if key is None or not self._is_news(identity, body):
             return key
         family = self._families.setdefault(key, Family())
@@ -68,17 +72,26 @@ class Store:
             family.children[kind, identity[2]] = self._child(kind, body)
         return key
 
+    def put_listed(self, kind: str, body: Mapping[str, object]) -> None:
+        """Take in what a refresh lists: it is the truth but for what has changed since it began.
+
+        Also if all seemed newer before: then the API server's own state was set back.
+        """
+        identity = _identity(kind, body)
+        if self._touched is not None and identity not in self._touched:
+            self._seen.pop(identity, None)
+        self.put(kind, body)
+
     def _child(self, kind: str, body: Mapping[str, object]) -> Child:
         settled = self._settled.get(text(body, "metadata", "uid"))
         return Child.of(body, kind, settled_fields=settled)
 
     def _is_news(self, identity: Identity, body: Mapping[str, object]) -> bool:
-        uid = text(body, "metadata", "uid")
         version = _version(body)
         before = self._seen.get(identity)
-        if before is not None and before[0] == uid and version < before[1]:
+        if before is not None and version < before[1]:
             return False
-        self._seen[identity] = (uid, version)
+        self._seen[identity] = (text(body, "metadata", "uid"), version)
         self._touch(identity)
         return True
 
@@ -93,15 +106,14 @@ class Store:
         self.put(kind, body)
 
     def drop(self, kind: str, namespace: str, name: str, uid: str = "") -> None:
-        """Forget an object that is gone; if it is another one by now, it stays."""
+        """Forget an object that is gone, but not how new it was; another one by now stays."""
         identity = (kind, namespace, name)
         seen = self._seen.get(identity)
-        if seen is not None and uid and seen[0] != uid:
+        if seen is None or (uid and seen[0] != uid):
             return
         self._touch(identity)
-        if seen is not None:
-            del self._seen[identity]
-            self._settled.pop(seen[0], None)
+        self._seen[identity] = (_GONE, seen[1])
+        self._settled.pop(seen[0], None)
         self._remove(identity)
 
     def _remove(self, identity: Identity) -> None:
@@ -118,14 +130,27 @@ class Store:
             if family.body is None and not family.pods and not family.children:
                 del self._families[key]
 
-    def replace_pods(self, key: Key, bodies: Iterable[Mapping[str, object]]) -> None:
-        """Take a consistent list of a ServingDeployment's pods for the whole truth."""
+    def uid(self, kind: str, namespace: str, name: str) -> str:
+        """Return the uid of an object that is there; empty if none is."""
+        return self._seen.get((kind, namespace, name), (_GONE, 0))[0]
+
+    def replace_pods(
+        self, key: Key, before: Mapping[str, Pod], bodies: Iterable[Mapping[str, object]]
+    ) -> None:
+        """Take a consistent list of a ServingDeployment's pods for the whole truth.
+
+        Args:
+            key: the ServingDeployment.
+            before: the pods that were known when the list was asked for.
+            bodies: the list.
+        """
         listed = set()
         for body in bodies:
-            listed.add(text(body, "metadata", "name"))
+            listed.add(text(body, "metadata", "uid"))
             self.put(POD.name, body, key)
-        for name in self.family(key).pods.keys() - listed:
-            self.drop(POD.name, key[0], name)
+        for name, pod in before.items():
+            if pod.uid not in listed:
+                self.drop(POD.name, key[0], name, pod.uid)
 
     def begin_refresh(self) -> None:
         """Note from now on what changes beside the lists that are being read."""
@@ -138,6 +163,11 @@ class Store:
         for identity in [one for one in self._seen if one[0] in wanted]:
             if identity not in listed and identity not in touched:
                 self.drop(*identity)
+                del self._seen[identity]
+
+
+def _identity(kind: str, body: Mapping[str, object]) -> Identity:
+    return kind, text(body, "metadata", "namespace"), text(body, "metadata", "name")
 
 
 def key_of(kind: str, body: Mapping[str, object]) -> Key | None:
