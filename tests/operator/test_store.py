@@ -9,13 +9,13 @@ KINDS = ("Pod", "ServingDeployment")
 
 
 def pod(
-    version: int, *, name: str = "qwen-0", uid: str = "u", owner: str = "qwen"
+    version: int, *, name: str = "qwen-0", uid: str = "", owner: str = "qwen"
 ) -> dict[str, Any]:
     return {
         "metadata": {
             "name": name,
             "namespace": "ns",
-            "uid": uid,
+            "uid": uid or f"uid-of-{name}",
             "resourceVersion": str(version),
             "creationTimestamp": "2026-01-01T00:00:00Z",
             "labels": {
