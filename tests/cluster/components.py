@@ -23,7 +23,10 @@ _AUDIT_POLICY: Final = {
     "kind": "Policy",
     "omitStages": ["RequestReceived", "ResponseStarted"],
     "rules": [
-        {"level": "None", "nonResourceURLs": ["/healthz*", "/readyz*", "/livez*", "/openapi*"]},
+        {
+            "level": "None",
+            "nonResourceURLs": ["/healthz*", "/readyz*", "/livez*", "/version", "/openapi*"],
+        },
         {"level": "Metadata"},
     ],
 }

@@ -7,7 +7,12 @@ ApiRefused           the API server answered, and not with success
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Final
+
+OTHER_WAYS: Final = (
+    "name a cluster that the tests may change with ASCEND_SERVING_TEST_KUBECONFIG, "
+    "or a folder of binaries with KUBEBUILDER_ASSETS"
+)
 
 
 class ClusterUnavailable(Exception):

@@ -52,7 +52,7 @@ def _one_clear_line(config: pytest.Config) -> Iterator[None]:
     try:
         yield
     except ClusterUnavailable as error:
-        pytest.fail(str(error), pytrace=False)
+        raise pytest.fail.Exception(str(error), pytrace=False) from None
 
 
 @pytest.fixture(scope="session")

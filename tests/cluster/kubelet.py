@@ -51,11 +51,6 @@ class _Pod:
     is_done: bool = False
 
     @property
-    def path(self) -> str:
-        metadata = self.body["metadata"]
-        return f"/api/v1/namespaces/{metadata['namespace']}/pods/{metadata['name']}"
-
-    @property
     def uid(self) -> str:
         uid: str = self.body["metadata"]["uid"]
         return uid
@@ -142,8 +137,9 @@ class Kubelet:
         message: str = "",
         last_exit: Exit | None = None,
     ) -> None:
-        """Let the first container of the pod that has this name now wait, such as
-        `ImagePullBackOff`, or with a last exit `CrashLoopBackOff`.
+        """Let the first container of the pod that has this name now wait.
+
+        `ImagePullBackOff` is such a reason; `CrashLoopBackOff` comes with a last exit.
         """
         self._order_one(
             namespace, name, Waiting(reason=reason, message=message, last_exit=last_exit)
@@ -190,7 +186,8 @@ class Kubelet:
             place = Place(address=next(self._addresses), started=now())
             self._pods[uid] = _Pod(body=item, place=place, bound_at=time.monotonic())
         pod = self._pods[uid]
-        pod.body = item
+        # The answer to our own write may be newer than an event that was on its way.
+        pod.body = max(pod.body, item, key=_version)
         if pod.deleted_at is None and "deletionTimestamp" in item["metadata"]:
             pod.deleted_at = time.monotonic()
 
@@ -242,7 +239,7 @@ class Kubelet:
             self._write(pod, Succeeded())
         options = {"gracePeriodSeconds": 0, "preconditions": {"uid": pod.uid}}
         with _gone_is_fine():
-            self._api.delete(pod.path, options)
+            self._api.delete(_path(pod.body), options)
         pod.is_done = True
 
     def _write(self, pod: _Pod, state: State) -> None:
@@ -251,16 +248,23 @@ class Kubelet:
         status = status_of(pod.body, state, pod.place, now())
         change = {"metadata": {"uid": pod.uid}, "status": status}
         with _gone_is_fine():
-            pod.body = self._api.patch(f"{pod.path}/status", change, "strategic")
+            pod.body = self._api.patch(f"{_path(pod.body)}/status", change, "strategic")
         pod.written = state
 
     def _remove_pods(self) -> None:
         for item in self._api.get(_PODS, {"fieldSelector": "spec.nodeName!="})["items"]:
             if item["spec"]["nodeName"] in self._nodes:
-                metadata = item["metadata"]
-                path = f"/api/v1/namespaces/{metadata['namespace']}/pods/{metadata['name']}"
                 with _gone_is_fine():
-                    self._api.delete(path, {"gracePeriodSeconds": 0})
+                    self._api.delete(_path(item), {"gracePeriodSeconds": 0})
+
+
+def _path(pod: Body) -> str:
+    metadata = pod["metadata"]
+    return f"/api/v1/namespaces/{metadata['namespace']}/pods/{metadata['name']}"
+
+
+def _version(pod: Body) -> int:
+    return int(pod["metadata"]["resourceVersion"])
 
 
 @contextlib.contextmanager

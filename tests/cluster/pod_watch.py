@@ -50,6 +50,7 @@ class PodWatch:
 
     def __enter__(self) -> Self:
         self._watch.start()
+        self._api.wait(lambda: self.gaps >= 0, f"first list of {self._path}")
         return self
 
     def __exit__(self, *_: object) -> None:

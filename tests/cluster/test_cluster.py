@@ -25,7 +25,7 @@ from tests.cluster.pod_watch import PodWatch
 from tests.cluster.tcp_proxy import TcpProxy
 
 ROOT = Path(__file__).parents[2]
-DEVICE = "huawei.com/Ascend910"
+DEVICE = "example.com/device"  # no node but the tests' own has it
 START_AND_WAIT = """
 import sys, time
 from pathlib import Path
@@ -81,7 +81,7 @@ def test_pod_that_finds_no_devices_is_unschedulable(
     path = f"{pods_of(namespace)}/p"
     api.create(pods_of(namespace), pod("p", devices=9))
     api.wait(lambda: condition(api.get(path), "PodScheduled") == "False", "p is unschedulable")
-    assert "Insufficient huawei.com/Ascend910" in str(api.get(path)["status"]["conditions"])
+    assert f"Insufficient {DEVICE}" in str(api.get(path)["status"]["conditions"])
 
 
 def test_kubelet_does_as_it_is_told(api: Api, namespace: str, kubelet: Kubelet) -> None:
@@ -125,13 +125,7 @@ def node_is(api: Api, node: str, status: str) -> bool:
 
 def test_deployment_is_available(api: Api, namespace: str, kubelet: Kubelet) -> None:
     labels = {"app": "router"}
-    template = {
-        "metadata": {"labels": labels},
-        "spec": {
-            "nodeSelector": {"type": "fake"},
-            "containers": [{"name": "router", "image": "none"}],
-        },
-    }
+    template = {"metadata": {"labels": labels}, "spec": pod("router")["spec"]}
     spec = {"replicas": 2, "selector": {"matchLabels": labels}, "template": template}
     path = f"/apis/apps/v1/namespaces/{namespace}/deployments"
     api.create(path, {"metadata": {"name": "router"}, "spec": spec})
