@@ -31,7 +31,7 @@ class Account:
         self._worked_off_before = 0
 
     def renew(self, replica: Replica) -> None:
-        """Take in what discovery now says of the same URL."""
+        """Take in what discovery now says of the same replica."""
         self.replica = self.ledger.replica = replica
 
     def observe(self, report: LoadReport, now: float) -> None:
@@ -86,11 +86,11 @@ class Account:
 
     def state(self, now: float) -> State:
         """Return what `/v1/load` shows."""
-        if self.is_unreachable or self.is_dead or not self.replica.serving:
+        if self.is_unreachable or self.is_dead:
             return State.DOWN
         if self.replica.terminating or self.is_draining:
             return State.DRAINING
-        if not self.replica.ready:
+        if not self.replica.serving or not self.replica.ready:
             return State.DOWN
         return State.STALE if self.report and not self.is_fresh(now) else State.READY
 

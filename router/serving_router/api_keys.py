@@ -38,6 +38,7 @@ class MountedApiKeys:
         self._signature = _signature(folder)
         self._mounted = _read(folder)
         self._looked_at = clock()
+        self._is_broken = False
 
     def current(self) -> tuple[str, ...]:
         """Return every valid key; looks at the folder at most once a second."""
@@ -53,9 +54,13 @@ class MountedApiKeys:
             if signature != self._signature:
                 self._mounted = _read(self._folder)
                 self._signature = signature
-                _log.info("API keys read again: %s", ", ".join(name for name, *_ in signature))
+                names = ", ".join(name for name, *_ in signature) or "none, nobody gets in"
+                _log.info("API keys read again: %s", names)
+            self._is_broken = False
         except OSError as error:
-            _log.warning("API keys stay as they were: %s", error)
+            if not self._is_broken:
+                _log.warning("API keys stay as they were: %s", error)
+            self._is_broken = True
 
 
 def _files(folder: Path) -> list[Path]:

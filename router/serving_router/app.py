@@ -20,6 +20,7 @@ from serving_router.admission import Admission
 from serving_router.affinity import Sessions
 from serving_router.api_keys import MountedApiKeys
 from serving_router.background import keep_running
+from serving_router.changes import describe
 from serving_router.client import ReplicaClient
 from serving_router.dashboard import dashboard
 from serving_router.discovery import Discovery
@@ -30,6 +31,7 @@ from serving_router.metrics import Metrics
 from serving_router.models import ServedModels
 from serving_router.openapi import add_request_schemas
 from serving_router.proxy import Proxy, api_error
+from serving_router.replica import Replica
 from serving_router.reports import ReportReaders
 from serving_router.routes import own_routes, proxied_routes
 from serving_router.settings import RouterSettings
@@ -59,8 +61,9 @@ class Router:
         self._readers = ReportReaders(self.table, self._client)
         self._models = ServedModels(settings.served_model_name)
         self._metrics = Metrics(self.table)
-        self._traffic = Traffic()
+        self._traffic = Traffic(idle_timeout_s=settings.limits.idle_timeout_s)
         self._has_listed = False
+        self._replicas: tuple[Replica, ...] = ()
         self._proxy = Proxy(
             self._client,
             table=self.table,
@@ -119,12 +122,21 @@ class Router:
             self._readers.follow((), tasks)
 
     async def _follow(self, tasks: asyncio.TaskGroup) -> None:
-        async for replicas in self._discovery.watch():
-            self.table.replace(replicas)
-            self._readers.follow(replicas, tasks)
-            self._metrics.last_sync.set(time.time())
-            self._has_listed = True
-            _log.info("replicas: %s", ", ".join(replica.name for replica in replicas) or "none")
+        async with contextlib.aclosing(self._discovery.watch()) as sets:
+            async for replicas in sets:
+                self._take(replicas, tasks)
+        # The set is final, and so always current.
+        self._metrics.last_sync.set_function(time.time)
+
+    def _take(self, replicas: tuple[Replica, ...], tasks: asyncio.TaskGroup) -> None:
+        self._metrics.last_sync.set_to_current_time()
+        if self._has_listed and replicas == self._replicas:
+            return
+        self.table.replace(replicas)
+        self._readers.follow(replicas, tasks)
+        _log.info("replicas: %s", describe(self._replicas, replicas) or "none")
+        self._replicas = replicas
+        self._has_listed = True
 
     async def _sweep(self) -> None:
         while True:
@@ -139,7 +151,7 @@ class Router:
         self._traffic.is_draining = True
         try:
             async with asyncio.timeout(self._drain_timeout_s):
-                await self._traffic.wait_idle()
+                await self._traffic.wait_over()
         except TimeoutError:
             _log.warning("streams are cut off after %g s of draining", self._drain_timeout_s)
         self._proxy.stop()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncGenerator, Iterable
 from typing import Protocol
 from urllib.parse import urlsplit
 
@@ -14,8 +14,11 @@ from serving_router.replica import Replica
 class Discovery(Protocol):
     """A source of replica sets."""
 
-    def watch(self) -> AsyncIterator[tuple[Replica, ...]]:
-        """Yield the whole set at once and after each change; ending means that it is final."""
+    def watch(self) -> AsyncGenerator[tuple[Replica, ...], None]:
+        """Yield the whole set at once, after each change and whenever it is known to be current.
+
+        Ending means that it is final.
+        """
         ...
 
 
@@ -51,7 +54,7 @@ class StaticDiscovery:
     def __init__(self, replicas: Iterable[Replica]) -> None:
         self._replicas = tuple(replicas)
 
-    async def watch(self) -> AsyncIterator[tuple[Replica, ...]]:
+    async def watch(self) -> AsyncGenerator[tuple[Replica, ...], None]:
         """Yield the list."""
         yield self._replicas
 
@@ -68,7 +71,7 @@ class LocalDiscovery:
         self._replicas = tuple(replicas)
         self._changed.set()
 
-    async def watch(self) -> AsyncIterator[tuple[Replica, ...]]:
+    async def watch(self) -> AsyncGenerator[tuple[Replica, ...], None]:
         """Yield the newest set; sets that were replaced unread are skipped."""
         while True:
             self._changed.clear()

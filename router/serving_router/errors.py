@@ -8,7 +8,14 @@
     |-- ReplicaFailed       502 replica_failed; tried elsewhere before the first byte
     |   |-- ReplicaUnreachable  no connection, no reports: not chosen until it is heard of again
     |   `-- ReplicaRefused      it answered 503, as a draining replica does
-    `-- InvalidReplicas     a list of replica URLs that cannot be read
+    |-- InvalidReplicas     a list of replica URLs that cannot be read
+    |-- InvalidAccess       no way to the API server is given, or one that is not understood
+    `-- DiscoveryFailed     the API server did not tell; the last known replicas stay
+        |-- Unauthorized        401: the token may just have been replaced
+        |-- Forbidden           403: the Role lacks a right
+        |-- WatchSilent         not even a bookmark came: the watch may be deaf, list again
+        |-- MalformedAnswer     an answer or an event that cannot be read: list again
+        `-- HistoryGone         410: the version is no longer known, list again
 
 After the first byte of a stream each of them is an event in it.
 """
@@ -73,3 +80,49 @@ class ReplicaRefused(ReplicaFailed):
 
 class InvalidReplicas(RouterError, ValueError):
     """A list of replica URLs that cannot be read."""
+
+
+class InvalidAccess(RouterError, ValueError):
+    """No way to the API server is given, or one that is not understood."""
+
+
+class DiscoveryFailed(RouterError):
+    """The API server did not tell; no client ever sees this one.
+
+    Args:
+        message: one line.
+        retry_after_s: how long the API server asked to be left alone.
+    """
+
+    needs_list = False
+    """Whether a watch cannot go on where it was."""
+
+    def __init__(self, message: str, *, retry_after_s: int | None = None) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
+
+
+class Unauthorized(DiscoveryFailed):
+    """The token is not accepted."""
+
+
+class Forbidden(DiscoveryFailed):
+    """The token is accepted, but the right is missing."""
+
+
+class WatchSilent(DiscoveryFailed):
+    """Not even a bookmark came."""
+
+    needs_list = True
+
+
+class MalformedAnswer(DiscoveryFailed):
+    """An answer or an event that cannot be read."""
+
+    needs_list = True
+
+
+class HistoryGone(DiscoveryFailed):
+    """The API server no longer knows what came after our version."""
+
+    needs_list = True

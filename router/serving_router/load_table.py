@@ -57,9 +57,15 @@ class LoadTable:
         self._accounts = {replica.url: self._account_of(replica) for replica in replicas}
 
     def _account_of(self, replica: Replica) -> Account:
-        account = self._accounts.get(replica.url) or Account(replica)
+        account = self._account(replica) or Account(replica)
         account.renew(replica)
         return account
+
+    def _account(self, replica: Replica) -> Account | None:
+        """Return its account; another pod at the same address does not inherit it."""
+        account = self._accounts.get(replica.url)
+        is_same = account is not None and account.replica.identity == replica.identity
+        return account if is_same else None
 
     def reserve(self, charge: Charge, choose: Choose) -> Reservation:
         """Choose among the routable replicas and charge the chosen one, in one step.
@@ -91,19 +97,19 @@ class LoadTable:
     def _in_states(self, now: float, *states: State) -> list[Account]:
         return [account for account in self._accounts.values() if account.state(now) in states]
 
-    def observe(self, url: str, report: LoadReport) -> None:
+    def observe(self, replica: Replica, report: LoadReport) -> None:
         """Take in a replica's report; of a replica that is gone it is ignored."""
-        if account := self._accounts.get(url):
+        if account := self._account(replica):
             account.observe(report, self._clock())
 
-    def forget_reports(self, url: str) -> None:
+    def forget_reports(self, replica: Replica) -> None:
         """Note that a replica answers but does not report."""
-        if account := self._accounts.get(url):
+        if account := self._account(replica):
             account.forget_reports()
 
-    def mark_unreachable(self, url: str) -> None:
+    def mark_unreachable(self, replica: Replica) -> None:
         """Choose a replica no more until it is heard of again."""
-        if account := self._accounts.get(url):
+        if account := self._account(replica):
             account.is_unreachable = True
 
     def sweep(self, elapsed_s: float) -> None:

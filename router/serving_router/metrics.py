@@ -51,7 +51,7 @@ class Metrics:
         )
         self.last_sync = Gauge(
             prefix + "discovery_last_sync_seconds",
-            "Unix time of the newest replica set",
+            "Unix time at which the replica set was last known to be current",
             registry=self._registry,
         )
         self._registry.register(_ReplicaCollector(table))

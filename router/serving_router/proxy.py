@@ -145,7 +145,7 @@ class Proxy:
     def _note(self, failure: ReplicaFailed, replica: Replica) -> None:
         _log.warning("%s", failure)
         if isinstance(failure, ReplicaUnreachable):
-            self._table.mark_unreachable(replica.url)
+            self._table.mark_unreachable(replica)
 
     async def _try(self, errand: Errand, reservation: Reservation, send: Send) -> None:
         """Make one attempt.

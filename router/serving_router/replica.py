@@ -6,6 +6,9 @@ from dataclasses import dataclass
 from enum import StrEnum
 from urllib.parse import urlsplit
 
+Identity = tuple[str, str | None]
+"""URL and pod uid: together they are the same for as long as it is the same pod there."""
+
 
 class State(StrEnum):
     """What `/v1/load` shows of a replica."""
@@ -21,13 +24,15 @@ class Replica:
     """One endpoint; the three conditions are those of an EndpointSlice.
 
     Attributes:
-        url: `http://host:port`, without a path or a trailing slash; the replica's identity here.
+        url: `http://host:port`, without a path or a trailing slash.
         pod: the pod's name; None outside a cluster.
+        uid: the pod's; another pod at the same address is another replica. None outside a cluster.
         serving: it still answers, also while it terminates.
     """
 
     url: str
     pod: str | None = None
+    uid: str | None = None
     ready: bool = True
     serving: bool = True
     terminating: bool = False
@@ -36,6 +41,11 @@ class Replica:
     def name(self) -> str:
         """Return the pod's name, else host:port."""
         return self.pod or urlsplit(self.url).netloc
+
+    @property
+    def identity(self) -> Identity:
+        """Return what tells it from another pod that gets its address later."""
+        return self.url, self.uid
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

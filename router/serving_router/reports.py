@@ -8,16 +8,17 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from collections.abc import AsyncIterable, Callable, Iterable
+from collections.abc import AsyncIterable, Iterable
 from contextlib import AbstractAsyncContextManager
 from typing import Final, Protocol
 
 from serving_contract.errors import MalformedReport
 from serving_contract.load import LoadReport, parse_report
 from serving_router.background import keep_running
+from serving_router.backoff import Backoff, Uniform
 from serving_router.errors import ReplicaFailed, ReplicaUnreachable
 from serving_router.load_table import LoadTable
-from serving_router.replica import Replica
+from serving_router.replica import Identity, Replica
 
 _log = logging.getLogger(__name__)
 
@@ -43,20 +44,26 @@ class ReportReaders:
         table: LoadTable,
         streams: LoadStreams,
         *,
-        uniform: Callable[[float, float], float] = random.uniform,
+        uniform: Uniform = random.uniform,
     ) -> None:
         self._table = table
         self._streams = streams
         self._uniform = uniform
-        self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._tasks: dict[Identity, asyncio.Task[None]] = {}
 
     def follow(self, replicas: Iterable[Replica], tasks: asyncio.TaskGroup) -> None:
-        """Read from exactly these replicas."""
-        wanted = {replica.url: replica for replica in replicas}
-        for url in self._tasks.keys() - wanted.keys():
-            self._tasks.pop(url).cancel()
-        for url in wanted.keys() - self._tasks.keys():
-            self._tasks[url] = tasks.create_task(self._read(wanted[url]), name=f"reports {url}")
+        """Read from these replicas and no others.
+
+        One that has never served is left alone: it still loads, and would only refuse. One that
+        serves no more is read on, because it may have streams to finish.
+        """
+        wanted = {replica.identity: replica for replica in replicas}
+        for identity in self._tasks.keys() - wanted.keys():
+            self._tasks.pop(identity).cancel()
+        for identity in wanted.keys() - self._tasks.keys():
+            if (replica := wanted[identity]).serving:
+                name = f"reports {replica.name}"
+                self._tasks[identity] = tasks.create_task(self._read(replica), name=name)
 
     async def _read(self, replica: Replica) -> None:
         await keep_running(f"reading {replica.name}", lambda: self._read_forever(replica))
@@ -67,7 +74,7 @@ class ReportReaders:
             try:
                 await self._read_stream(replica, pauses)
             except ReplicaUnreachable as error:
-                self._table.mark_unreachable(replica.url)
+                self._table.mark_unreachable(replica)
                 pauses.log(replica, error, logging.INFO)
             except (ReplicaFailed, MalformedReport) as error:
                 pauses.log(replica, error, logging.WARNING)
@@ -76,14 +83,14 @@ class ReportReaders:
     async def _read_stream(self, replica: Replica, pauses: Pauses) -> None:
         async with self._streams.watch(replica) as lines:
             if lines is None:
-                self._table.forget_reports(replica.url)
+                self._table.forget_reports(replica)
                 pauses.wait_for_probe()
                 return
             expected_seq = 0
             async for line in lines:
                 report = parse_report(line)
                 check_seq(report, expected_seq)
-                self._table.observe(replica.url, report)
+                self._table.observe(replica, report)
                 if expected_seq > 0:
                     pauses.reset()
                 expected_seq += 1
@@ -102,26 +109,28 @@ def check_seq(report: LoadReport, expected: int) -> None:
 class Pauses:
     """How long to wait before the next connection: doubling, with jitter, from 50 ms to 2 s."""
 
-    def __init__(self, uniform: Callable[[float, float], float]) -> None:
+    def __init__(self, uniform: Uniform) -> None:
         self._uniform = uniform
-        self._pause_s = FIRST_PAUSE_S
+        self._backoff = Backoff(first_s=FIRST_PAUSE_S, longest_s=MAX_PAUSE_S, uniform=uniform)
+        self._waits_for_probe = False
         self._has_logged = False
 
     def reset(self) -> None:
         """Begin again with the shortest: a report came."""
-        self._pause_s = FIRST_PAUSE_S
+        self._backoff.reset()
         self._has_logged = False
 
     def wait_for_probe(self) -> None:
         """Wait long: there is no stream to read."""
-        self._pause_s = PROBE_INTERVAL_S
-        self._has_logged = False
+        self.reset()
+        self._waits_for_probe = True
 
     def next_s(self) -> float:
         """Return the next pause in seconds."""
-        pause_s = self._uniform(self._pause_s / 2, self._pause_s)
-        self._pause_s = min(2 * self._pause_s, MAX_PAUSE_S)
-        return pause_s
+        if self._waits_for_probe:
+            self._waits_for_probe = False
+            return self._uniform(PROBE_INTERVAL_S / 2, PROBE_INTERVAL_S)
+        return self._backoff.next_s()
 
     def log(self, replica: Replica, error: Exception, level: int) -> None:
         """Log the first of several failures in a row; being away or loading is no fault."""

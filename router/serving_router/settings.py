@@ -7,7 +7,7 @@ from pathlib import Path
 
 from serving_contract.deployment import Policy, SessionAffinity
 from serving_http.limits import Limits
-from serving_http.serve import Tls
+from serving_http.tls import Tls
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -13,6 +13,8 @@ from serving_router.call import Route
 from serving_router.metrics import Metrics
 
 CLIENT_HUNG_UP: Final = 499
+QUIET_S: Final = 1.0
+"""By then busy clients have sent one more request, and learned from its answer to go elsewhere."""
 
 _PROXIED: Final = frozenset(Route)
 _MODELS: Final = "/v1/models"
@@ -24,11 +26,26 @@ def is_proxied(path: str) -> bool:
 
 
 class Traffic:
-    """The requests in flight."""
+    """The requests in flight.
 
-    def __init__(self) -> None:
+    Args:
+        quiet_s: what clients with open connections get for one more request.
+        idle_timeout_s: after which the server closes an idle connection.
+    """
+
+    def __init__(
+        self,
+        *,
+        quiet_s: float = QUIET_S,
+        idle_timeout_s: float = 75.0,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self.is_draining = False
+        self._quiet_s = quiet_s
+        self._idle_timeout_s = idle_timeout_s
+        self._clock = clock
         self._in_flight = 0
+        self._last_left_at: float | None = None
         self._idle = asyncio.Event()
         self._idle.set()
 
@@ -40,12 +57,32 @@ class Traffic:
     def leave(self) -> None:
         """Count it out."""
         self._in_flight -= 1
+        self._last_left_at = self._clock()
         if self._in_flight == 0:
             self._idle.set()
 
-    async def wait_idle(self) -> None:
-        """Wait until no request is in flight."""
+    def closing(self, message: Message) -> Message:
+        """Let an answer that begins during a drain be the last one of its connection."""
+        if not self.is_draining or message["type"] != "http.response.start":
+            return message
+        return {**message, "headers": [*message.get("headers", []), (b"connection", b"close")]}
+
+    async def wait_over(self) -> None:
+        """Wait until no request is in flight and no client is likely to send one.
+
+        A client sends its next request on the connection that it has, and closing that under the
+        request would fail it. So clients get the time for one more, whose answer says that the
+        connection closes; where no connection can be open, there is nothing to wait for.
+        """
         await self._idle.wait()
+        if self._may_have_connections:
+            await asyncio.sleep(self._quiet_s)
+            await self._idle.wait()
+
+    @property
+    def _may_have_connections(self) -> bool:
+        last = self._last_left_at
+        return last is not None and self._clock() - last < self._idle_timeout_s
 
 
 class CountTraffic:
@@ -57,8 +94,11 @@ class CountTraffic:
         self._metrics = metrics
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or not is_proxied(scope["path"]):
+        if scope["type"] != "http":
             await self._app(scope, receive, send)
+            return
+        if not is_proxied(scope["path"]):
+            await self._app(scope, receive, self._closing(send))
             return
         passage = _Passage(send, self._traffic, self._metrics.time_to_first_token.observe)
         self._traffic.enter()
@@ -68,6 +108,12 @@ class CountTraffic:
             self._traffic.leave()
             self._metrics.requests.labels(str(passage.status)).inc()
             self._metrics.duration.observe(passage.age_s)
+
+    def _closing(self, send: Send) -> Send:
+        async def send_closing(message: Message) -> None:
+            await send(self._traffic.closing(message))
+
+        return send_closing
 
 
 class _Passage:
@@ -97,11 +143,9 @@ class _Passage:
 
     def _started(self, message: Message) -> Message:
         self.status = message["status"]
-        headers = list(message.get("headers", []))
+        headers = message.get("headers", [])
         self._awaits_first = any(
             name == b"content-type" and value.startswith(b"text/event-stream")
             for name, value in headers
         )
-        if self._traffic.is_draining:
-            headers.append((b"connection", b"close"))
-        return {**message, "headers": headers}
+        return self._traffic.closing(message)

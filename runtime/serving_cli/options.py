@@ -18,7 +18,7 @@ from serving_runtime.config import DeviceKind, Dtype, EngineConfig, GenerationCo
 
 if TYPE_CHECKING:
     from serving_http.limits import Limits
-    from serving_http.serve import Tls
+    from serving_http.tls import Tls
     from serving_router.settings import RouterSettings
 
 API_KEYS_VARIABLE: Final = "ASCEND_SERVING_API_KEYS"
@@ -106,7 +106,7 @@ def tls(given: Given) -> Tls | None:
     Raises:
         UsageError: one is missing, or they cannot be used together.
     """
-    from serving_http.serve import Tls, ssl_context
+    from serving_http.tls import Tls, ssl_context
 
     cert, key = given.get("tls_cert"), given.get("tls_key")
     if cert is None and key is None:

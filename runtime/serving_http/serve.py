@@ -11,30 +11,22 @@ import contextlib
 import logging
 import signal
 import socket
-import ssl
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
-from dataclasses import dataclass
-from pathlib import Path
 
 import uvicorn
 from fastapi import FastAPI
 
 from serving_http.limits import Limits
 from serving_http.protocol import guarded_by
+from serving_http.tls import Tls, ssl_context
+
+__all__ = ["HttpServer", "Tls", "bind", "running", "serve", "signals"]
 
 _log = logging.getLogger(__name__)
 
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
 _GRACE_S = 5
 """For answers that are being written when the drain is over."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Tls:
-    """A certificate chain and its private key, PEM files."""
-
-    cert: Path
-    key: Path
 
 
 def bind(host: str, port: int) -> socket.socket:
@@ -159,17 +151,6 @@ class _Server(uvicorn.Server):
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
         yield
-
-
-def ssl_context(tls: Tls) -> ssl.SSLContext:
-    """Load certificate and key.
-
-    Raises:
-        OSError: a file cannot be read, or (`ssl.SSLError`) they are not a pair.
-    """
-    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    context.load_cert_chain(tls.cert, tls.key)
-    return context
 
 
 @contextlib.contextmanager

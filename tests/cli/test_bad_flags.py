@@ -78,7 +78,42 @@ FLAGS = {
         ["serve", "MODEL", "--host", "192.0.2.1"],
         "--host 192.0.2.1 --port 8000: Cannot assign",
     ),
-    "router without replicas": (["router"], "--replicas"),
+    "router without replicas": (
+        ["router"],
+        "one of the arguments --replicas --service is required",
+    ),
+    "router with a list and a Service": (
+        ["router", "--replicas", "http://a:1", "--service", "m"],
+        "argument --service: not allowed with argument --replicas",
+    ),
+    "router with a list and a namespace": (
+        ["router", "--replicas", "http://a:1", "--namespace", "ns"],
+        "--namespace goes with --service, not with --replicas",
+    ),
+    "router with a list and a kubeconfig": (
+        ["router", "--replicas", "http://a:1", "--kubeconfig", "/none"],
+        "--kubeconfig goes with --service, not with --replicas",
+    ),
+    "router with a namespace alone": (
+        ["router", "--namespace", "ns"],
+        "one of the arguments --replicas --service is required",
+    ),
+    "router with a Service outside a cluster": (
+        ["router", "--service", "m", "--namespace", "ns"],
+        "KUBERNETES_SERVICE_HOST is not set, so this is no pod; outside a cluster name a",
+    ),
+    "router with a Service that is no name": (
+        ["router", "--service", "m/replicas"],
+        "argument --service: 'm/replicas' is not a DNS label of at most 63 characters",
+    ),
+    "router with a namespace that is no name": (
+        ["router", "--service", "m", "--namespace", "a" * 64],
+        "is not a DNS label of at most 63 characters",
+    ),
+    "router with a kubeconfig that is missing": (
+        ["router", "--service", "m", "--kubeconfig", "/none"],
+        "--kubeconfig /none: No such file or directory",
+    ),
     "router with a wrong address": (
         ["router", "--replicas", "localhost"],
         "'localhost' is not of the form http://HOST:PORT",
@@ -90,12 +125,39 @@ FLAGS = {
 
 @pytest.mark.parametrize(("arguments", "complaint"), FLAGS.values(), ids=FLAGS.keys())
 def test_wrong_flag_is_one_line_and_exit_2(
-    cli: Cli, tiny: Path, arguments: list[str], complaint: str
+    cli: Cli,
+    tiny: Path,
+    arguments: list[str],
+    complaint: str,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.delenv("KUBERNETES_SERVICE_HOST", raising=False)  # these tests may run in a pod
     code, out, err = cli(*(str(tiny) if part == "MODEL" else part for part in arguments))
     assert (code, out) == (2, "")
     assert complaint in err
     assert err.count("\n") == 1
+
+
+KUBECONFIG = """
+current-context: c
+contexts: [{name: c, context: {cluster: c, user: u}}]
+clusters: [{name: c, cluster: {server: "http://127.0.0.1:1"}}]
+users: [{name: u, user: {USER}}]
+"""
+
+
+def test_namespace_that_nobody_names_is_missed(cli: Cli, tmp_path: Path) -> None:
+    (tmp_path / "config").write_text(KUBECONFIG.replace("USER", "token: t"))
+    code, _, err = cli("router", "--service", "m", "--kubeconfig", tmp_path / "config")
+    assert (code, err.count("\n")) == (2, 1)
+    assert "--namespace is missing: name the namespace of the Service" in err
+
+
+def test_kubeconfig_with_a_plugin_is_refused(cli: Cli, tmp_path: Path) -> None:
+    (tmp_path / "config").write_text(KUBECONFIG.replace("USER", "exec: {command: login}"))
+    code, _, err = cli("router", "--service", "m", "--kubeconfig", tmp_path / "config")
+    assert (code, err.count("\n")) == (2, 1)
+    assert "user 'u': exec is not understood here; use token" in err
 
 
 @pytest.mark.parametrize("command", ["serve", "replica"])

@@ -20,6 +20,7 @@ from serving_http.body import read_json
 from serving_http.errors import ApiError
 from serving_http.limits import Limits
 from serving_http.serve import bind, running
+from serving_http.tls import Tls
 
 Serving = Callable[..., AbstractAsyncContextManager[tuple[str, int]]]
 Exchange = Callable[..., Awaitable[bytes]]
@@ -77,12 +78,12 @@ def make_app(keys: list[str] | None = None) -> FastAPI:
 def serving() -> Serving:
     @contextlib.asynccontextmanager
     async def serve(
-        *, limits: Limits | None = None, keys: list[str] | None = None
+        *, limits: Limits | None = None, keys: list[str] | None = None, tls: Tls | None = None
     ) -> AsyncIterator[tuple[str, int]]:
         listener = bind("127.0.0.1", 0)
         address: tuple[str, int] = listener.getsockname()
         app = make_app(keys)
-        async with running(app, sockets=[listener], limits=limits or Limits(), tls=None):
+        async with running(app, sockets=[listener], limits=limits or Limits(), tls=tls):
             yield address
 
     return serve

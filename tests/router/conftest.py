@@ -40,8 +40,9 @@ class FakeReplica:
         hang_ups: how often a client left before its stream ended.
     """
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, host: str = "127.0.0.1") -> None:
         self.name = name
+        self.host = host
         self.answer: Handler = self.generate
         self.reports = True
         self.loading = False
@@ -60,7 +61,7 @@ class FakeReplica:
 
     @property
     def url(self) -> str:
-        return f"http://127.0.0.1:{self.port}"
+        return f"http://{self.host}:{self.port}"
 
     @property
     def replica(self) -> Replica:
@@ -76,7 +77,7 @@ class FakeReplica:
         app.router.add_get("/v1/load/watch", self._watch)
         self._runner = web.AppRunner(app, handler_cancellation=True, shutdown_timeout=0.1)
         await self._runner.setup()
-        site = web.TCPSite(self._runner, "127.0.0.1", port)
+        site = web.TCPSite(self._runner, self.host, port)
         await site.start()
         self.port = self._runner.addresses[0][1]
 
@@ -255,7 +256,7 @@ class RouterUnderTest:
 
 
 Eventually = Callable[[Callable[[], Awaitable[bool]]], Awaitable[None]]
-Fleet = Callable[[int], Awaitable[list[FakeReplica]]]
+Fleet = Callable[..., Awaitable[list[FakeReplica]]]
 StartRouter = Callable[..., Awaitable[RouterUnderTest]]
 
 
@@ -276,8 +277,8 @@ async def fleet() -> AsyncIterator[Fleet]:
     """Start so many fake replicas, named r0, r1 and so on."""
     started: list[FakeReplica] = []
 
-    async def start(count: int) -> list[FakeReplica]:
-        replicas = [FakeReplica(f"r{len(started) + number}") for number in range(count)]
+    async def start(count: int, host: str = "127.0.0.1") -> list[FakeReplica]:
+        replicas = [FakeReplica(f"r{len(started) + number}", host) for number in range(count)]
         started.extend(replicas)
         for replica in replicas:
             await replica.start()

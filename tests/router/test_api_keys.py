@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 
 import pytest
@@ -47,19 +48,52 @@ def test_folder_that_is_mounted_as_a_secret_is_read(tmp_path: Path) -> None:
     assert keys.current() == ("sk-1",)
 
 
+def test_empty_folder_lets_nobody_in(tmp_path: Path) -> None:
+    keys = MountedApiKeys(tmp_path)
+    assert keys.current() == ()
+    assert not accepts(keys, b"")
+    assert not accepts(keys, b"guess")
+
+
+def test_key_that_is_removed_from_the_secret_is_valid_no_more(tmp_path: Path) -> None:
+    for version, names in (("..1", ("alice", "bob")), ("..2", ("bob",)), ("..3", ())):
+        (tmp_path / version).mkdir()
+        for name in names:
+            (tmp_path / version / name).write_text(f"sk-{name}")
+    swap(tmp_path, "..1")
+    for name in ("alice", "bob"):
+        (tmp_path / name).symlink_to(f"..data/{name}")
+    keys = MountedApiKeys(tmp_path, clock=Clock())
+    assert keys.current() == ("sk-alice", "sk-bob")
+    swap(tmp_path, "..2")
+    assert keys.current() == ("sk-bob",)
+    swap(tmp_path, "..3")
+    assert keys.current() == ()
+
+
+def swap(folder: Path, version: str) -> None:
+    (folder / "..next").symlink_to(version)
+    (folder / "..next").rename(folder / "..data")
+
+
 def test_missing_folder_is_refused_at_the_start(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError):
         MountedApiKeys(tmp_path / "none")
 
 
-def test_folder_that_vanishes_leaves_the_keys_valid(tmp_path: Path) -> None:
+def test_folder_that_vanishes_leaves_the_keys_valid(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     folder = tmp_path / "keys"
     folder.mkdir()
     (folder / "alice").write_text("sk-1")
     keys = MountedApiKeys(folder, clock=Clock())
     (folder / "alice").unlink()
     folder.rmdir()
-    assert keys.current() == ("sk-1",)
+    with caplog.at_level(logging.WARNING):
+        for _ in range(3):
+            assert keys.current() == ("sk-1",)
+    assert len(caplog.records) == 1
 
 
 def test_key_of_any_bytes_is_a_key_and_the_others_still_change(tmp_path: Path) -> None:

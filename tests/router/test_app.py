@@ -5,7 +5,8 @@ import json
 import os
 import signal
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import aiohttp
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 class NeverListed:
     """A discovery whose first list does not come."""
 
-    async def watch(self) -> AsyncIterator[tuple[Replica, ...]]:
+    async def watch(self) -> AsyncGenerator[tuple[Replica, ...], None]:
         await asyncio.Event().wait()
         yield ()
 
@@ -170,6 +171,29 @@ async def test_key_is_asked_for(start_router: StartRouter, method: str, path: st
         assert (await response.json())["error"]["code"] == "invalid_api_key"
 
 
+async def test_folder_without_keys_lets_nobody_in(
+    fleet: Fleet, start_router: StartRouter, tmp_path: Path
+) -> None:
+    settings = RouterSettings(served_model_name="tiny", api_keys_dir=tmp_path)
+    router = await start_router(await fleet(1), settings=settings)
+    for token in ("", "guess"):
+        async with router.session.post(
+            "/v1/chat/completions", headers={"authorization": f"Bearer {token}"}, json={}
+        ) as response:
+            assert response.status == 401
+
+
+async def test_dashboard_asks_for_the_key(start_router: StartRouter) -> None:
+    """The page is open and holds no numbers; they come from a path that wants the key."""
+    router = await start_router(settings=KEYED)
+    async with router.session.get("/") as response:
+        page = await response.text()
+    assert 'id="key"' in page
+    assert 'type="password"' in page
+    async with router.session.get("/v1/load") as response:
+        assert response.status == 401
+
+
 @pytest.mark.parametrize("path", ["/", "/health", "/metrics", "/docs", "/openapi.json"])
 async def test_open_path_needs_no_key(start_router: StartRouter, path: str) -> None:
     router = await start_router(settings=KEYED)
@@ -257,6 +281,7 @@ async def test_draining_router_answers_with_connection_close(
     draining = asyncio.create_task(router.router.drain())
     async with router.session.get("/ready") as ready:
         assert ready.status == 503
+        assert ready.headers["connection"] == "close"
     async with router.chat() as response:
         assert response.status == 200
         assert response.headers["connection"] == "close"
@@ -345,6 +370,36 @@ async def test_process_that_is_told_to_end_finishes_its_stream_and_exits_with_0(
         for _ in range(replica.tokens):
             replica.steps.release()
         assert (await response.read()).endswith(b"[DONE]\n\n")
+    assert await process.wait() == 0
+
+
+async def test_clients_with_open_connections_lose_no_request_when_the_router_goes(
+    fleet: Fleet, start_process: StartProcess
+) -> None:
+    """Each sends one request after another until an answer says that the connection closes."""
+    [replica] = await fleet(1)
+    process, port = await start_process(replica)
+    body = {"model": "tiny", "messages": []}
+    busy = asyncio.Semaphore(0)
+
+    async def ask_until_told_to_go() -> int:
+        connector = aiohttp.TCPConnector(limit=1)
+        async with aiohttp.ClientSession(
+            f"http://127.0.0.1:{port}", connector=connector
+        ) as session:
+            while True:
+                async with session.post("/v1/chat/completions", json=body) as response:
+                    await response.read()
+                busy.release()
+                if response.headers.get("connection") == "close":
+                    return response.status
+
+    async with asyncio.TaskGroup() as clients:
+        asking = [clients.create_task(ask_until_told_to_go()) for _ in range(8)]
+        for _ in range(80):
+            await busy.acquire()
+        os.kill(process.pid, signal.SIGTERM)
+    assert {task.result() for task in asking} == {200}
     assert await process.wait() == 0
 
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
@@ -13,6 +14,8 @@ from serving_router.load_table import LoadTable
 from serving_router.replica import Replica, State
 
 A, B = Replica(url="http://a:1", pod="a"), Replica(url="http://b:1", pod="b")
+A_AGAIN = replace(A, uid="another")
+"""Another pod that got the address of A."""
 
 
 class Clock:
@@ -76,30 +79,30 @@ def routable(table: LoadTable) -> list[str]:
 
 def test_load_is_the_report_and_what_it_does_not_list() -> None:
     table, _ = table_of(A)
-    table.observe(A.url, report(prompt=100, output=200))
+    table.observe(A, report(prompt=100, output=200))
     reserve(table)
     assert owed(table) == 330
 
 
 def test_accepted_reservation_is_counted_by_the_report_alone() -> None:
     table, _ = table_of(A)
-    table.observe(A.url, report())
+    table.observe(A, report())
     reservation = reserve(table)
-    table.observe(A.url, report(prompt=7, accepted=(reservation.id,)))
+    table.observe(A, report(prompt=7, accepted=(reservation.id,)))
     assert owed(table) == 7
 
 
 def test_reservation_that_finished_between_two_lines_is_released() -> None:
     table, _ = table_of(A)
     reservation = reserve(table)
-    table.observe(A.url, report(finished=(reservation.id,)))
+    table.observe(A, report(finished=(reservation.id,)))
     assert owed(table) == 0
 
 
 def test_unknown_id_in_a_report_is_ignored() -> None:
     table, _ = table_of(A)
     reserve(table)
-    table.observe(A.url, report(accepted=("another router's",), finished=("forgotten",)))
+    table.observe(A, report(accepted=("another router's",), finished=("forgotten",)))
     assert owed(table) == 30
 
 
@@ -139,7 +142,7 @@ def test_expectation_is_not_raised_above_max_tokens() -> None:
 
 def test_stale_number_decays_to_the_ledger() -> None:
     table, clock = table_of(A)
-    table.observe(A.url, report(output=1000))
+    table.observe(A, report(output=1000))
     reserve(table)
     seen = []
     for _ in range(12):
@@ -155,16 +158,16 @@ def test_stale_number_decays_to_the_ledger() -> None:
 def test_stale_ledger_still_counts_what_was_acknowledged() -> None:
     table, clock = table_of(A)
     reservation = reserve(table)
-    table.observe(A.url, report(prompt=10, output=20, accepted=(reservation.id,)))
+    table.observe(A, report(prompt=10, output=20, accepted=(reservation.id,)))
     clock.now += 60
     assert owed(table) == 30
 
 
 def test_new_epoch_forgets_the_old_numbers_and_reservations() -> None:
     table, _ = table_of(A)
-    table.observe(A.url, report(output=1000))
+    table.observe(A, report(output=1000))
     reservation = reserve(table)
-    table.observe(A.url, report(epoch="f"))
+    table.observe(A, report(epoch="f"))
     assert owed(table) == 0
     reservation.receive(1)
     assert owed(table) == 0
@@ -174,13 +177,13 @@ def test_new_epoch_forgets_the_old_numbers_and_reservations() -> None:
 
 def test_new_epoch_loses_what_the_old_process_had_accepted() -> None:
     table, _ = table_of(A)
-    table.observe(A.url, report())
+    table.observe(A, report())
     accepted, on_its_way = reserve(table), reserve(table)
     lost: list[tuple[str, RouterError]] = []
     accepted.on_lost = lambda error: lost.append(("accepted", error))
     on_its_way.on_lost = lambda error: lost.append(("on its way", error))
-    table.observe(A.url, report(accepted=(accepted.id,)))
-    table.observe(A.url, report(epoch="f"))
+    table.observe(A, report(accepted=(accepted.id,)))
+    table.observe(A, report(epoch="f"))
     assert [(who, str(error)) for who, error in lost] == [("accepted", "replica a restarted")]
 
 
@@ -195,9 +198,36 @@ def test_removed_replica_takes_its_charges_along() -> None:
     assert [row.in_flight for row in table.loads()] == [0, 0]
 
 
+def test_pod_that_gets_an_address_after_another_inherits_nothing() -> None:
+    table, _ = table_of(A)
+    table.observe(A, report(output=1000))
+    reservation = reserve(table)
+    table.mark_unreachable(A)
+    table.replace([A_AGAIN])
+    assert (owed(table), states(table)) == (0, [State.READY])
+    reservation.receive(1)
+    assert owed(table) == 0
+
+
+def test_late_word_of_a_pod_is_not_taken_for_its_successors() -> None:
+    table, _ = table_of(A_AGAIN)
+    table.observe(A, report(output=1000))
+    table.mark_unreachable(A)
+    assert (owed(table), states(table)) == (0, [State.READY])
+
+
+def test_same_pod_keeps_its_account_whatever_its_condition() -> None:
+    table, _ = table_of(A)
+    table.observe(A, report(output=1000))
+    reservation = reserve(table)
+    table.replace([replace(A, ready=False, terminating=True)])
+    assert (owed(table), states(table)) == (1030, [State.DRAINING])
+    assert reservation.replica.terminating
+
+
 def test_draining_replica_is_not_chosen() -> None:
     table, _ = table_of(A, B)
-    table.observe(A.url, report(draining=True))
+    table.observe(A, report(draining=True))
     assert states(table) == [State.DRAINING, State.READY]
     assert routable(table) == [B.url]
 
@@ -206,9 +236,30 @@ def test_terminating_replica_serves_when_none_is_ready() -> None:
     leaving = Replica(url=A.url, ready=False, terminating=True)
     table, _ = table_of(leaving, B)
     assert routable(table) == [B.url]
-    table.mark_unreachable(B.url)
+    table.mark_unreachable(B)
     assert routable(table) == [A.url]
-    table.observe(A.url, report(draining=True))
+    table.observe(A, report(draining=True))
+    assert routable(table) == []
+
+
+def test_serving_replicas_are_used_when_all_turn_unready_at_once() -> None:
+    serving = [replace(replica, ready=False, serving=True) for replica in (A, B)]
+    table, _ = table_of(*serving)
+    assert sorted(routable(table)) == [A.url, B.url]
+    table.replace([replace(A, ready=False, serving=False), serving[1]])
+    assert routable(table) == [B.url]
+
+
+def test_ready_replica_without_a_report_is_routable() -> None:
+    table, _ = table_of(A, B)
+    table.observe(A, report(output=1000))
+    assert routable(table) == [A.url, B.url]
+
+
+def test_replica_that_left_but_ends_its_streams_is_draining() -> None:
+    table, _ = table_of(replace(A, ready=False, serving=False, terminating=True), B)
+    assert states(table) == [State.DRAINING, State.READY]
+    table.mark_unreachable(B)
     assert routable(table) == []
 
 
@@ -221,30 +272,30 @@ def test_replica_that_is_not_ready_is_down() -> None:
 
 def test_unreachable_replica_is_back_with_its_next_report() -> None:
     table, _ = table_of(A)
-    table.mark_unreachable(A.url)
+    table.mark_unreachable(A)
     assert states(table) == [State.DOWN]
-    table.observe(A.url, report())
+    table.observe(A, report())
     assert states(table) == [State.READY]
 
 
 def test_unreachable_replica_is_back_when_it_answers_without_reports() -> None:
     table, _ = table_of(A)
-    table.mark_unreachable(A.url)
-    table.forget_reports(A.url)
+    table.mark_unreachable(A)
+    table.forget_reports(A)
     assert states(table) == [State.READY]
 
 
 def test_replica_that_stops_reporting_on_purpose_goes_by_the_ledger() -> None:
     table, _ = table_of(A)
-    table.observe(A.url, report(output=1000))
+    table.observe(A, report(output=1000))
     reserve(table)
-    table.forget_reports(A.url)
+    table.forget_reports(A)
     assert owed(table) == 30
 
 
 def test_replica_silent_for_30_s_is_dead() -> None:
     table, _ = table_of(A)
-    table.observe(A.url, report())
+    table.observe(A, report())
     lost: list[RouterError] = []
     reserve(table).on_lost = lost.append
     for _ in range(30):
@@ -257,7 +308,7 @@ def test_replica_silent_for_30_s_is_dead() -> None:
 
 def test_bytes_are_a_sign_of_life() -> None:
     table, _ = table_of(A)
-    table.observe(A.url, report())
+    table.observe(A, report())
     reservation = reserve(table)
     for _ in range(60):
         reservation.receive(0)
@@ -282,20 +333,23 @@ def test_drain_rate_without_reports_is_measured() -> None:
     assert 190 < candidate.tokens_per_second <= 200
 
 
+anyone = st.sampled_from([A, B, A_AGAIN])
+
+
 class Books(RuleBasedStateMachine):
     """Any order of events; the sums are compared with a plain list of what is open."""
 
     def __init__(self) -> None:
         super().__init__()
         self.table, self.clock = table_of(A, B)
-        self.here = {A.url, B.url}
-        self.epochs = {A.url: 0, B.url: 0}
-        self.reported: set[str] = set()
+        self.here = {A, B}
+        self.epochs = {A: 0, B: 0, A_AGAIN: 0}
+        self.reported: set[Replica] = set()
         self.open: list[Reservation] = []
         self.charged: list[Reservation] = []
 
-    def drop(self, url: str) -> None:
-        self.charged = [it for it in self.charged if it.replica.url != url]
+    def drop(self, replica: Replica) -> None:
+        self.charged = [it for it in self.charged if it.replica != replica]
 
     @precondition(lambda self: self.here)
     @rule(prompt=st.integers(0, 50), output=st.integers(1, 50), pick=st.randoms())
@@ -306,19 +360,19 @@ class Books(RuleBasedStateMachine):
             self.open.append(reservation)
             self.charged.append(reservation)
 
-    @rule(data=st.data(), url=st.sampled_from([A.url, B.url]), restarts=st.booleans())
-    def report(self, data: st.DataObject, url: str, restarts: bool) -> None:
+    @rule(data=st.data(), replica=anyone, restarts=st.booleans())
+    def report(self, data: st.DataObject, replica: Replica, restarts: bool) -> None:
         ids = [reservation.id for reservation in self.open] + ["unknown"]
         accepted, finished = (
             tuple(data.draw(st.lists(st.sampled_from(ids), max_size=4))) for _ in range(2)
         )
-        if url in self.here:
-            if restarts and url in self.reported:
-                self.epochs[url] += 1
-                self.drop(url)
-            self.reported.add(url)
-        epoch = str(self.epochs[url])
-        self.table.observe(url, report(epoch=epoch, accepted=accepted, finished=finished))
+        if replica in self.here:
+            if restarts and replica in self.reported:
+                self.epochs[replica] += 1
+                self.drop(replica)
+            self.reported.add(replica)
+        epoch = str(self.epochs[replica])
+        self.table.observe(replica, report(epoch=epoch, accepted=accepted, finished=finished))
 
     @precondition(lambda self: self.open)
     @rule(data=st.data(), tokens=st.integers(0, 9))
@@ -335,23 +389,22 @@ class Books(RuleBasedStateMachine):
             pass
         reservation.release()
 
-    @rule(here=st.sets(st.sampled_from([A, B])))
-    def discover(self, here: set[Replica]) -> None:
-        urls = {replica.url for replica in here}
-        for url in self.here - urls:
-            self.drop(url)
-            self.reported.discard(url)
-        self.here = urls
+    @rule(here=st.lists(anyone, unique_by=lambda replica: replica.url))
+    def discover(self, here: list[Replica]) -> None:
+        for replica in self.here - set(here):
+            self.drop(replica)
+            self.reported.discard(replica)
+        self.here = set(here)
         self.table.replace(here)
 
-    @rule(url=st.sampled_from([A.url, B.url]))
-    def lose_reports(self, url: str) -> None:
-        self.table.forget_reports(url)
-        self.reported.discard(url)
+    @rule(replica=anyone)
+    def lose_reports(self, replica: Replica) -> None:
+        self.table.forget_reports(replica)
+        self.reported.discard(replica)
 
-    @rule(url=st.sampled_from([A.url, B.url]))
-    def lose_connection(self, url: str) -> None:
-        self.table.mark_unreachable(url)
+    @rule(replica=anyone)
+    def lose_connection(self, replica: Replica) -> None:
+        self.table.mark_unreachable(replica)
 
     @rule(seconds=st.sampled_from([0.5, 3.0, 40.0]))
     def wait(self, seconds: float) -> None:
