@@ -20,8 +20,6 @@ from serving_http.limits import Limits
 from serving_http.protocol import guarded_by
 from serving_http.tls import Tls, ssl_context
 
-__all__ = ["HttpServer", "Tls", "bind", "running", "serve", "signals"]
-
 _log = logging.getLogger(__name__)
 
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)

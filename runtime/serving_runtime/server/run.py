@@ -24,7 +24,8 @@ from serving_http.app import create_app
 from serving_http.auth import ApiKeys
 from serving_http.errors import ApiError
 from serving_http.limits import Limits
-from serving_http.serve import Tls, bind, serve
+from serving_http.serve import bind, serve
+from serving_http.tls import Tls
 from serving_runtime.config import EngineConfig, GenerationConfig
 from serving_runtime.errors import InvalidRequest, Refused
 from serving_runtime.executor import ProcessExecutor
