@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from serving_operator.body import Body
@@ -10,11 +11,21 @@ from serving_operator.observed import Child, Pod
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CreatePod:
-    """Make a replica's pod."""
+    """Make a replica's pod.
+
+    Attributes:
+        render: makes the body when its turn has come: 512 large ones at once would hold up every
+            other ServingDeployment, and take the memory.
+    """
 
     index: int
-    body: Body
+    render: Callable[[], Body]
     reason: str
+
+    @property
+    def body(self) -> Body:
+        """The pod."""
+        return self.render()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

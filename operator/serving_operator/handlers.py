@@ -46,6 +46,22 @@ class EndlessBackoffs:
             yield _LAST_BACKOFF_S
 
 
+class NothingRemembered(kopf.DiffBaseStorage):
+    """Keeps kopf from copying each object that it hears of, to compare it with what it was before.
+
+    Nobody here asks for differences, and its copy gives up on a template that is nested deeply.
+    """
+
+    def build(self, **_: object) -> kopf.BodyEssence:
+        return kopf.BodyEssence()
+
+    def fetch(self, **_: object) -> None:
+        return None
+
+    def store(self, **_: object) -> None:
+        """Store nothing."""
+
+
 class Events:
     """Takes watch events in.
 
@@ -132,6 +148,7 @@ def kopf_settings() -> kopf.OperatorSettings:
     settings = kopf.OperatorSettings()
     settings.scanning.disabled = True
     settings.posting.enabled = False
+    settings.persistence.diffbase_storage = NothingRemembered()
     settings.networking.error_backoffs = EndlessBackoffs()
     settings.networking.request_timeout = 30
     settings.networking.connect_timeout = 10

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import partial
 from typing import Final
 
 from serving_contract.status import Status
@@ -162,8 +163,8 @@ def _creations(
     for addition in additions(replicas):
         waits = healing.backoffs.get(addition.index)
         if waits is None or waits.retry_at <= replicas.now:
-            body = replica_pod(subject, addition.index, defaults.images)
-            yield CreatePod(index=addition.index, body=body, reason=addition.reason)
+            render = partial(replica_pod, subject, addition.index, defaults.images)
+            yield CreatePod(index=addition.index, render=render, reason=addition.reason)
 
 
 def _requeue_after(facts: Facts, healing: Healing) -> timedelta | None:

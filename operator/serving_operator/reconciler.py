@@ -9,7 +9,7 @@ from typing import Final
 
 from serving_contract.errors import InvalidDeployment
 from serving_contract.status import Condition
-from serving_operator import timestamps
+from serving_operator import naming, timestamps
 from serving_operator.acceptance import question_of
 from serving_operator.actions import (
     Action,
@@ -99,8 +99,16 @@ class Reconciler:
                 attempt.raise_failure()
                 return decided.requeue_after
             for action in decided.actions:
+                if self._is_outdated(subject, key):
+                    break
                 await self._do(subject, action, attempt)
         return timedelta(0)
+
+    def _is_outdated(self, subject: Subject, key: Key) -> bool:
+        """Return whether something else is wanted by now: many actions take a while."""
+        body = self._store.family(key).body
+        now = text(body, "metadata", "uid"), number(body, "metadata", "generation")
+        return now != (subject.uid, subject.generation)
 
     def _decide(self, subject: Subject, key: Key, attempt: _Attempt) -> Plan:
         family = self._store.family(key)
@@ -122,7 +130,7 @@ class Reconciler:
                 self._verdicts[question] = await self._cluster.ask(subject, action)
             case CreatePod():
                 if await attempt.try_pod(subject, action):
-                    name = text(action.body, "metadata", "name")
+                    name = naming.replica_pod(subject.name, action.index)
                     _log.info("created pod %s: %s", name, action.reason, extra=where)
                     await self._tell(subject, "ReplicaCreated", f"pod {name}: {action.reason}")
             case DeletePod():

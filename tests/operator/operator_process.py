@@ -29,12 +29,13 @@ def free_port() -> int:
         return port
 
 
-def grant(api: Api, namespace: str) -> None:
-    """Give the account, in one namespace, exactly what the manifests give it in all."""
-    account = {"metadata": {"name": ACCOUNT, "namespace": namespace}}
-    api.create(f"/api/v1/namespaces/{namespace}/serviceaccounts", account)
+def grant(api: Api, namespace: str, account: str = ACCOUNT) -> None:
+    """Give an account, in one namespace, exactly what the manifests give it in all."""
+    accounts = f"/api/v1/namespaces/{namespace}/serviceaccounts"
+    api.create(accounts, {"metadata": {"name": account, "namespace": namespace}})
     for file in ("cluster_role.yaml", "lease_role.yaml"):
-        for body in yaml.safe_load_all((_MANIFESTS / file).read_text()):
+        text = (_MANIFESTS / file).read_text().replace(f"name: {ACCOUNT}", f"name: {account}")
+        for body in yaml.safe_load_all(text):
             rights = dict(body)
             rights["kind"] = body["kind"].removeprefix("Cluster")
             rights["metadata"] = {**body["metadata"], "namespace": namespace}
@@ -60,15 +61,16 @@ class OperatorProcess:
         log: Path,
         *flags: str,
         name: str = "operator-0",
+        account: str = ACCOUNT,
         server: str | None = None,
         resync_s: float | None = None,
         scope: tuple[str, ...] = (),
     ) -> None:
-        self.user = f"system:serviceaccount:{namespace}:{ACCOUNT}"
+        self.user = f"system:serviceaccount:{namespace}:{account}"
         self.log = log
         self.port = free_port()
         self._namespace = namespace
-        token = cluster.service_account_token(namespace, ACCOUNT)
+        token = cluster.service_account_token(namespace, account)
         self._environment = os.environ | {
             "KUBECONFIG": str(cluster.kubeconfig_for(token, server=server)),
             "POD_NAME": name,
@@ -78,8 +80,8 @@ class OperatorProcess:
         if resync_s is not None:
             entry = ["-m", "tests.operator.quick_resync", str(resync_s)]
         self._command = [
-            sys.executable, *entry, "operator", *(scope or ("--namespace", namespace)), "--host", "127.0.0.1",
-            "--port", str(self.port), "--log-format", "json", *flags,
+            sys.executable, *entry, "operator", *(scope or ("--namespace", namespace)),
+            "--host", "127.0.0.1", "--port", str(self.port), "--log-format", "json", *flags,
         ]  # fmt: skip
         self._process: subprocess.Popen[bytes] | None = None
 
