@@ -50,6 +50,14 @@ class CreateChild:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class TakeOver:
+    """Make what a POST set our own, so that an apply can take it back."""
+
+    child: Child
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ApplyChild:
     """Apply what we mean to the very object that was seen."""
 
@@ -74,7 +82,7 @@ class AskServer:
     reason: str
 
 
-Action = CreatePod | DeletePod | CreateChild | ApplyChild | DeleteChild | AskServer
+Action = CreatePod | DeletePod | CreateChild | TakeOver | ApplyChild | DeleteChild | AskServer
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,8 +1,8 @@
 """The children beside the pods: what is meant, and what is to be done to get there.
 
 They are created by a bare POST, so that an object of somebody else's is never touched, and then
-applied with the uid and resourceVersion that were seen. The POST says only what is never taken
-back, because what a POST sets stays ours for ever beside what we apply.
+applied with the uid and resourceVersion that were seen. In between the POST's fields are made those
+of an apply: they would otherwise stay for ever, as another owner's, beside what we apply.
 """
 
 from __future__ import annotations
@@ -11,9 +11,9 @@ import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-from serving_contract.kubernetes import ANNOTATION_APPLIED, ROUTER_CONTAINER
+from serving_contract.kubernetes import ANNOTATION_APPLIED
 from serving_operator import naming
-from serving_operator.actions import Action, ApplyChild, CreateChild, DeleteChild
+from serving_operator.actions import Action, ApplyChild, CreateChild, DeleteChild, TakeOver
 from serving_operator.body import Body, at, fields, text
 from serving_operator.managed_fields import covers_exactly
 from serving_operator.observed import Child, Observed
@@ -102,8 +102,7 @@ def router_deployment(subject: Subject, defaults: Defaults, observed: Observed) 
         TemplateInvalid: `router.template` may not be laid over its pod.
     """
     live = observed.children.get((DEPLOYMENT, naming.router(subject.name)))
-    # Until the first apply it only has the skeleton's 0.
-    replicas = live.replicas if live is not None and live.fields is not None else None
+    replicas = live.replicas if live is not None else None
     return Meant(
         body=router.deployment(subject, defaults.images, replicas),
         floats_replicas=subject.spec.router.replicas is None,
@@ -117,8 +116,12 @@ def child_actions(
     for meant in all_meant(subject, defaults, observed, with_router=with_router):
         child = observed.children.get(meant.key)
         if child is None:
-            yield CreateChild(body=skeleton(meant), reason=f"{meant.kind} {meant.name} is missing")
-        elif _is_ours(child, subject) and (why := why_apply(meant, child)):
+            yield CreateChild(body=meant.body, reason=f"{meant.kind} {meant.name} is missing")
+        elif not _is_ours(child, subject):
+            continue
+        elif child.is_posted:
+            yield TakeOver(child=child, reason="just created")
+        elif why := why_apply(meant, child):
             yield ApplyChild(body=to_apply(meant, child), reason=why)
     policy = observed.children.get((NETWORK_POLICY, naming.replicas(subject.name)))
     if policy is not None and not defaults.network_policy and _is_ours(policy, subject):
@@ -128,26 +131,6 @@ def child_actions(
 def _is_ours(child: Child, subject: Subject) -> bool:
     ownership = child.owner.seen_from(subject.name, subject.uid)
     return ownership is Ownership.OURS and not child.is_terminating
-
-
-def skeleton(meant: Meant) -> Body:
-    """Return what the creating POST says."""
-    body = meant.body
-    metadata = {
-        key: value for key, value in fields(body, "metadata").items() if key != "annotations"
-    }
-    if meant.kind != DEPLOYMENT:
-        return {**body, "metadata": metadata}
-    spec = fields(body, "spec")
-    bare = {
-        "replicas": 0,
-        "selector": spec["selector"],
-        "template": {
-            "metadata": {"labels": fields(spec, "selector", "matchLabels")},
-            "spec": {"containers": [{"name": ROUTER_CONTAINER, "image": ROUTER_CONTAINER}]},
-        },
-    }
-    return {**body, "metadata": metadata, "spec": bare}
 
 
 def why_apply(meant: Meant, child: Child) -> str | None:

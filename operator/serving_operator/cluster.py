@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import secrets
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Final
 
@@ -27,12 +28,13 @@ from serving_operator.actions import (
     DeleteChild,
     DeletePod,
     Happening,
+    TakeOver,
 )
 from serving_operator.api import ApiClient
-from serving_operator.body import Body, number, text
-from serving_operator.errors import Refused
+from serving_operator.body import Body, at, fields, items, number, text
+from serving_operator.errors import ApiError, Refused
 from serving_operator.kinds import CHILD_KINDS, EVENT, POD, SERVING_DEPLOYMENT, WATCHED, Kind
-from serving_operator.observed import Verdict
+from serving_operator.observed import Verdict, is_from_post
 from serving_operator.store import Identity, Key, Store, replica_selector
 from serving_operator.subject import Subject
 
@@ -43,7 +45,10 @@ _FORBIDDEN: Final = 403
 _NOT_FOUND: Final = 404
 _CONFLICT: Final = 409
 _INVALID: Final = 422
+_SERVER_ERROR: Final = 500
 _GRACE: Final = "deletionGracePeriodSeconds"
+_PASSING: Final = ("exceeded quota", "error looking up service account")
+"""Of a 403, what another try may not meet: nothing is wrong with the pod."""
 _WRONG: Final = frozenset({_BAD_REQUEST, _INVALID})
 
 
@@ -63,17 +68,27 @@ class Cluster:
         self._occupants: dict[Key, set[tuple[str, str]]] = {}
 
     async def refresh(self) -> None:
-        """Replace everything that is known by what the API server lists: one LIST a kind."""
+        """Replace everything that is known by what the API server lists: one LIST a kind.
+
+        Raises:
+            ApiError: a kind could not be listed; the others were.
+        """
         self._store.begin_refresh()
         listed: set[Identity] = set()
         read: set[str] = set()
+        failure: ApiError | None = None
         try:
             for kind in WATCHED:
-                for scope in self._scopes:
-                    await self._list(kind, scope, listed)
-                read.add(kind.name)
+                try:
+                    for scope in self._scopes:
+                        await self._list(kind, scope, listed)
+                    read.add(kind.name)
+                except ApiError as error:
+                    failure = error
         finally:
             self._store.end_refresh(read, listed)
+        if failure is not None:
+            raise failure
 
     async def _list(self, kind: Kind, scope: str | None, listed: set[Identity]) -> None:
         async for body in self._api.list_pages(kind.collection(scope), selector_of(kind)):
@@ -89,6 +104,10 @@ class Cluster:
         pods = [pod async for pod in self._api.list_pages(collection, replica_selector(key[1]))]
         self._store.replace_pods(key, before, pods)
         await self.look_at_occupants(key)
+
+    def forget(self, key: Key) -> None:
+        """Look no more at what is in the way of a ServingDeployment that is gone."""
+        self._occupants.pop(key, None)
 
     async def look_at_occupants(self, key: Key) -> None:
         """Read what has a child's name without bearing its labels: no watch tells of it."""
@@ -144,6 +163,26 @@ class Cluster:
             if error.reason != "AlreadyExists":
                 raise
             await self._look_at_occupant(key, kind, text(body, "metadata", "name"))
+            return
+        self._store.put(kind.name, made, key)
+
+    async def take_over(self, subject: Subject, action: TakeOver) -> None:
+        """Make the fields of our POST those of an apply, as if there had been no POST."""
+        kind, name = CHILD_KINDS[action.child.kind], action.child.name
+        key = (subject.namespace, subject.name)
+        body = await self._read(kind, subject.namespace, name, key)
+        metadata = fields(body, "metadata")
+        if metadata.get("uid") != action.child.uid:
+            return
+        kept = {field: metadata[field] for field in ("uid", "resourceVersion")}
+        owned = as_applied(items(metadata, "managedFields"))
+        patch: Body = {"metadata": {**kept, "managedFields": owned}}
+        try:
+            made = await self._api.merge(kind.object(subject.namespace, name), patch)
+        except Refused as error:
+            if error.status not in {_CONFLICT, _NOT_FOUND}:
+                raise
+            await self._read(kind, subject.namespace, name, key)
             return
         self._store.put(kind.name, made, key)
 
@@ -203,7 +242,8 @@ class Cluster:
             await self._read(kind, subject.namespace, name, key)
             return False
         # Without grace it is gone, though the answer shows it terminating; a watch may have told.
-        if left.get("kind") == kind.name and number(left, "metadata", _GRACE) > 0:
+        stays = number(left, "metadata", _GRACE) > 0 or at(left, "metadata", "finalizers")
+        if left.get("kind") == kind.name and stays:
             self._store.put(kind.name, left, key)
         else:
             self._store.drop(kind.name, subject.namespace, name, uid)
@@ -222,9 +262,10 @@ class Cluster:
         try:
             await self._api.dry_run(POD.collection(subject.namespace), pod)
         except Refused as error:
-            if is_template_error(error):
+            if is_template_error(error) or is_policy(error):
                 return error.message
-            if error.status not in {_FORBIDDEN, _CONFLICT}:
+            # What passes, such as a full quota or a webhook that is down, shows at the creation.
+            if error.status < _SERVER_ERROR and error.status not in {_FORBIDDEN, _CONFLICT}:
                 raise
         return ""
 
@@ -268,10 +309,30 @@ def _is_watched(body: Body) -> bool:
     return text(body, "metadata", "labels", LABEL_MANAGED_BY) == OPERATOR
 
 
+def as_applied(entries: list[Mapping[str, object]]) -> list[Body]:
+    """Return managedFields with our POST counted as an apply, or left out beside a real one."""
+    has_applied = any(
+        entry.get("manager") == OPERATOR and entry.get("operation") == "Apply" for entry in entries
+    )
+    kept = [dict(entry) for entry in entries if not (is_from_post(entry) and has_applied)]
+    return [{**entry, "operation": "Apply"} if is_from_post(entry) else entry for entry in kept]
+
+
 def is_template_error(error: Refused) -> bool:
-    """Return whether a refusal is about what the pod says, not about how much there is."""
+    """Return whether a refusal is about what the object says."""
     violates = error.status == _FORBIDDEN and "PodSecurity" in error.message
     return error.status in _WRONG or violates
+
+
+def is_policy(error: Refused) -> bool:
+    """Return whether an admission policy forbids the object, however much there is already."""
+    passes = any(words in error.message for words in _PASSING)
+    return error.status == _FORBIDDEN and not passes and not is_leaving(error)
+
+
+def is_leaving(error: Refused) -> bool:
+    """Return whether the namespace is being deleted."""
+    return "because it is being terminated" in error.message
 
 
 def _event(subject: Subject, happening: Happening) -> Body:

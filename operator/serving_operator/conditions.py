@@ -98,8 +98,10 @@ def _available(facts: Facts) -> Claim:
 
     dp, ready = facts.replicas.target.dp, count_ready(facts.replicas)
     routers = number(facts.router, "readyReplicas")
-    if dp == 0:
+    if facts.subject.dp == 0 and dp == 0:
         return claim(True, "ScaledToZero", "dataParallelSize is 0")
+    if dp == 0:
+        return claim(False, "NoReadyReplica", "it was paused before its first replica")
     if ready == 0:
         return claim(False, "NoReadyReplica", f"none of {dp} replicas is ready")
     if routers == 0:
@@ -154,9 +156,6 @@ def _progress(replicas: Replicas) -> str:
 def _movement(facts: Facts) -> str:
     """Return what is on its way; a crash afterwards does not undo a completion."""
     replicas = facts.replicas
-    if facts.template_error:
-        before = facts.subject.condition(PROGRESSING)
-        return before.reason if before else SCALING
     if replicas.outdated_base:
         return ROLLING_OUT
     if is_settled(facts.subject, replicas) and not replicas.beyond:

@@ -21,7 +21,7 @@ def diagnose_replicas(
     """Return the trouble of each replica that has one; those that merely start have none."""
     target = replicas.target
     found = {}
-    for index in range(target.dp + target.max_surge):
+    for index in sorted({*range(target.dp + target.max_surge), *replicas.ours}):
         pod = replicas.ours.get(index)
         if pod is not None:
             trouble = _of_pod(pod, replicas)

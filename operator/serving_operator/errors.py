@@ -5,10 +5,14 @@ OperatorError
 |-- LeadershipLost       the lease ran out under us: no write may follow
 `-- ApiError             the API server did not do what it was asked
     |-- Refused          it answered with a status: 4xx, and 5xx after all retries
-    `-- Unavailable      no answer
+    |-- Unavailable      no answer
+    `-- DoesNotRest      each of many looks found something to do
 """
 
 from __future__ import annotations
+
+MAX_MESSAGE = 2048
+"""Of somebody else's words: a status holds up to 64 of them, and etcd 1.5 MiB."""
 
 
 class OperatorError(Exception):
@@ -33,15 +37,19 @@ class Refused(ApiError):
     Attributes:
         status: the HTTP status.
         reason: Kubernetes' own word, such as `AlreadyExists`.
-        message: Kubernetes' own sentence.
+        message: Kubernetes' own sentence, as one line of bounded length.
     """
 
     def __init__(self, status: int, reason: str, message: str) -> None:
         super().__init__(message or f"{status} {reason}")
         self.status = status
         self.reason = reason
-        self.message = message
+        self.message = " ".join(message.split())[:MAX_MESSAGE]
 
 
 class Unavailable(ApiError):
     """The API server could not be reached, or did not answer in time."""
+
+
+class DoesNotRest(ApiError):
+    """Each of many looks found something to do: somebody undoes it."""

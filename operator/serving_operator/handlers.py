@@ -19,7 +19,7 @@ import kopf
 from serving_operator.access import Access
 from serving_operator.body import text
 from serving_operator.cluster import selector_of
-from serving_operator.kinds import WATCHED, Kind
+from serving_operator.kinds import SERVING_DEPLOYMENT, WATCHED, Kind
 from serving_operator.store import Key, Store
 from serving_operator.work_queue import WorkQueue
 from serving_operator.workers import Workers
@@ -85,8 +85,12 @@ class Events:
         if type_ == "DELETED":
             metadata = ("namespace", "name", "uid")
             self._store.drop(kind.name, *(text(body, "metadata", field) for field in metadata))
-        if key is not None:
-            self._queue.add(key)
+        if key is None:
+            return
+        if kind is SERVING_DEPLOYMENT:
+            # What failed may be mended by it.
+            self._queue.forget(key)
+        self._queue.add(key)
 
     def note_list(self) -> None:
         """A list was begun."""

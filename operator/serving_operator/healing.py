@@ -51,7 +51,7 @@ def heal(
     """
     healing = Healing(backoffs=_kept(before, replicas))
     for index in refused:
-        if index not in replicas.ours:
+        if index not in replicas.ours and replicas.target.may_create:
             healing.backoffs[index] = after_failure(before.get(index), replicas.now)
     for index, pod in replicas.ours.items():
         if pod.has_ended and not pod.is_terminating and index not in leaving:
@@ -72,10 +72,12 @@ def _kept(before: Mapping[int, Backoff], replicas: Replicas) -> dict[int, Backof
 
 
 def _retry(healing: Healing, replicas: Replicas, index: int, pod: Pod) -> None:
+    if not replicas.target.may_create:
+        return
     backoff = healing.backoffs.get(index)
     if backoff is None or backoff.failed_pod_uid != pod.uid:
         healing.backoffs[index] = after_failure(backoff, replicas.now, pod.uid)
-    elif backoff.retry_at <= replicas.now and replicas.target.may_create:
+    elif backoff.retry_at <= replicas.now:
         words = pod.trouble.message if pod.trouble else "it has ended"
         reason = f"it failed ({words}); try {backoff.failures + 1}"
         healing.cleared.append(Removal(index=index, pod=pod, reason=reason))
@@ -88,7 +90,7 @@ def is_lost(pod: Pod, now: datetime) -> bool:
 
 def force_at(pod: Pod, node_lost: NodeLost) -> datetime | None:
     """Return when a terminating pod is to be deleted by force; None if never."""
-    if pod.deletion_at is None or node_lost.policy != "ForceDelete":
+    if pod.deletion_at is None or pod.is_forced or node_lost.policy != "ForceDelete":
         return None
     return pod.deletion_at + timedelta(seconds=node_lost.after_seconds)
 

@@ -29,6 +29,7 @@ class Pod:
         deletion_at: when its grace ends; None unless it terminates.
         ready_at: since when it is ready; None unless it is.
         has_ended: its phase is final; nobody but us removes it.
+        is_forced: it has no grace any more, and something else holds it, such as a finalizer.
     """
 
     name: str
@@ -40,6 +41,7 @@ class Pod:
     deletion_at: datetime | None = None
     ready_at: datetime | None = None
     has_ended: bool = False
+    is_forced: bool = False
     node: str = ""
     device_ids: str = ""
     image: str = ""
@@ -61,6 +63,7 @@ class Pod:
             deletion_at=timestamps.parse(text(metadata, "deletionTimestamp")),
             ready_at=_ready_at(body),
             has_ended=text(body, "status", "phase") in {"Failed", "Succeeded"},
+            is_forced=metadata.get("deletionGracePeriodSeconds") == 0,
             node=text(body, "spec", "nodeName"),
             device_ids=_device_ids(text(metadata, "annotations", ANNOTATION_DEVICES)),
             image=_engine_image(body),
@@ -108,6 +111,7 @@ class Child:
 
     Attributes:
         applied: hash of what we meant when we applied it last.
+        is_posted: what the POST that made it said counts as another owner's beside what we apply.
         fields: what server-side apply says that we own, as FieldsV1 in JSON, which takes a tenth
             of the memory of what it stands for; None = never applied.
         settled_fields: the same as our last apply left it; None = not by this process.
@@ -122,6 +126,7 @@ class Child:
     owner: Owner = field(default_factory=Owner)
     is_terminating: bool = False
     applied: str = ""
+    is_posted: bool = False
     fields: str | None = None
     settled_fields: str | None = None
     replicas: int = 0
@@ -145,11 +150,18 @@ class Child:
             owner=Owner.of(body),
             is_terminating=bool(text(metadata, "deletionTimestamp")),
             applied=text(metadata, "annotations", ANNOTATION_APPLIED),
+            is_posted=any(is_from_post(entry) for entry in items(metadata, "managedFields")),
             fields=_applied_fields(metadata),
             settled_fields=settled_fields,
             replicas=number(body, "spec", "replicas"),
             status=_deployment_status(body) if kind == "Deployment" else {},
         )
+
+
+def is_from_post(entry: Mapping[str, object]) -> bool:
+    """Return whether an entry of managedFields is of our own writes that were no apply."""
+    ours = entry.get("manager") == OPERATOR and entry.get("operation") == "Update"
+    return ours and "subresource" not in entry
 
 
 def _applied_fields(metadata: Mapping[str, object]) -> str | None:

@@ -69,7 +69,7 @@ def plan(subject: Subject, observed: Observed, now: datetime, defaults: Defaults
     leaving = removals(replicas)
     healing = heal(
         replicas,
-        before=_backoffs(subject),
+        before=_backoffs(subject, target),
         refused=observed.refused,
         leaving={removal.index for removal in leaving},
         node_lost=subject.spec.node_lost,
@@ -124,9 +124,9 @@ def _frozen_dp(status: Status) -> int:
     return int(count) if count.isdecimal() else 0
 
 
-def _backoffs(subject: Subject) -> Mapping[int, backoff.Backoff]:
+def _backoffs(subject: Subject, target: Target) -> Mapping[int, backoff.Backoff]:
     """Return who backs off; another revision begins afresh."""
-    if subject.status.update_revision != subject.revision:
+    if subject.status.update_revision != target.revision:
         return {}
     return backoff.read(subject.status)
 

@@ -20,10 +20,11 @@ from serving_operator.actions import (
     DeleteChild,
     DeletePod,
     Happening,
+    TakeOver,
 )
 from serving_operator.body import Body, number, text
-from serving_operator.cluster import Cluster, is_template_error
-from serving_operator.errors import Refused
+from serving_operator.cluster import Cluster, is_leaving, is_template_error
+from serving_operator.errors import DoesNotRest, Refused
 from serving_operator.observed import Observed, Verdict
 from serving_operator.plan import Plan, plan
 from serving_operator.settings import Defaults
@@ -64,12 +65,12 @@ class Reconciler:
         self._store = store
         self._defaults = defaults
         self._clock = clock
-        self._verdicts: dict[tuple[str, str], Verdict] = {}
+        self._verdicts: dict[Key, tuple[str, Verdict]] = {}
 
     def forget_objections(self) -> None:
         """Ask again about what the API server did not accept: its own rules may have changed."""
         accepted = Verdict()
-        self._verdicts = {key: one for key, one in self._verdicts.items() if one == accepted}
+        self._verdicts = {key: one for key, one in self._verdicts.items() if one[1] == accepted}
 
     async def reconcile(self, key: Key) -> timedelta | None:
         """Do all that can be done now; returns when time alone calls for another look.
@@ -83,6 +84,8 @@ class Reconciler:
         for _ in range(MAX_PASSES):
             body = self._store.family(key).body
             if body is None or text(body, "metadata", "deletionTimestamp"):
+                self._verdicts.pop(key, None)
+                self._cluster.forget(key)
                 return None
             try:
                 subject = Subject.of(body)
@@ -102,7 +105,7 @@ class Reconciler:
                 if self._is_outdated(subject, key):
                     break
                 await self._do(subject, action, attempt)
-        return timedelta(0)
+        raise DoesNotRest(f"not done after {MAX_PASSES} looks")
 
     def _is_outdated(self, subject: Subject, key: Key) -> bool:
         """Return whether something else is wanted by now: many actions take a while."""
@@ -112,22 +115,29 @@ class Reconciler:
 
     def _decide(self, subject: Subject, key: Key, attempt: _Attempt) -> Plan:
         family = self._store.family(key)
-        question = (subject.uid, question_of(subject, self._defaults))
         observed = Observed(
             pods=tuple(family.pods.values()),
             children=dict(family.children),
-            verdict=attempt.amend(self._verdicts.get(question)),
+            verdict=attempt.amend(self._verdict(subject, key)),
             refused=attempt.refused,
         )
         decided = plan(subject, observed, self._clock(), self._defaults)
         return attempt.without_failed(decided)
 
+    def _verdict(self, subject: Subject, key: Key) -> Verdict | None:
+        question, verdict = self._verdicts.get(key, ("", Verdict()))
+        return verdict if question == self._question(subject) else None
+
+    def _question(self, subject: Subject) -> str:
+        return f"{subject.uid} {question_of(subject, self._defaults)}"
+
     async def _do(self, subject: Subject, action: Action, attempt: _Attempt) -> None:
         where = {"namespace": subject.namespace, "sdep": subject.name, "reason": action.reason}
         match action:
             case AskServer():
-                question = (subject.uid, question_of(subject, self._defaults))
-                self._verdicts[question] = await self._cluster.ask(subject, action)
+                verdict = await self._cluster.ask(subject, action)
+                key = (subject.namespace, subject.name)
+                self._verdicts[key] = (self._question(subject), verdict)
             case CreatePod():
                 if await attempt.try_pod(subject, action):
                     name = naming.replica_pod(subject.name, action.index)
@@ -138,6 +148,8 @@ class Reconciler:
                     name = action.pod.name
                     _log.info("deleted pod %s: %s", name, action.reason, extra=where)
                     await self._tell(subject, "ReplicaDeleted", f"pod {name}: {action.reason}")
+            case TakeOver():
+                await self._cluster.take_over(subject, action)
             case CreateChild() | ApplyChild():
                 _log.info("%s: %s", _named(action.body), action.reason, extra=where)
                 await attempt.try_child(subject, action)
@@ -194,10 +206,13 @@ class _Attempt:
         self._failed: dict[tuple[str, str], Refused] = {}
 
     async def try_pod(self, subject: Subject, action: CreatePod) -> bool:
+        if self.refused:
+            return False
         try:
             await self._cluster.create_pod(subject, action)
         except Refused as error:
-            _raise_if_passing(error)
+            if error.status == _TOO_MANY or is_leaving(error):
+                raise
             self.refused[action.index] = error.message
             return False
         return True
@@ -233,7 +248,8 @@ class _Attempt:
     def _has_failed(self, action: Action) -> bool:
         match action:
             case CreatePod():
-                return action.index in self.refused
+                # What one pod was refused for, the others would be too.
+                return bool(self.refused)
             case CreateChild() | ApplyChild():
                 return (
                     text(action.body, "kind"),
@@ -250,6 +266,5 @@ class _Attempt:
 
 def _raise_if_passing(error: Refused) -> None:
     """Let the work queue try again what has nothing to do with the object itself."""
-    is_leaving = "because it is being terminated" in error.message
-    if error.status >= _SERVER_ERROR or error.status == _TOO_MANY or is_leaving:
+    if error.status >= _SERVER_ERROR or error.status == _TOO_MANY or is_leaving(error):
         raise error

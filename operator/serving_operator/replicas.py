@@ -120,7 +120,7 @@ class Replicas:
         return [
             pod
             for pod in self.ours.values()
-            if not (self.is_outdated(pod) or pod.is_ready or pod.is_terminating)
+            if not (self.is_outdated(pod) or pod.is_ready or pod.is_terminating or pod.has_ended)
         ]
 
     @property

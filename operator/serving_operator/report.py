@@ -61,6 +61,7 @@ def _replica_statuses(facts: Facts, backoffs: Mapping[int, Backoff]) -> tuple[Re
 
 
 def _worst_first(facts: Facts, index: int) -> tuple[bool, int, bool, int]:
+    """Order replicas; those that back off are in trouble, and only here is that remembered."""
     pod, trouble = facts.replicas.ours.get(index), facts.troubles.get(index)
     is_ready = pod is not None and pod.is_ready
     severity = SEVERITY[trouble.reason] if trouble else len(SEVERITY)
@@ -90,8 +91,9 @@ def happenings(before: Status, after: Status) -> Iterator[Happening]:
     """Yield one Event for each transition."""
     old, new = _reasons(before), _reasons(after)
     revision = after.update_revision
+    is_same = before.update_revision == revision
     match old.get(PROGRESSING), new.get(PROGRESSING):
-        case was, now if was == now:
+        case was, now if was == now and (is_same or now != conditions.ROLLING_OUT):
             pass
         case _, conditions.ROLLING_OUT:
             yield Happening(reason="RolloutStarted", message=f"rolling to revision {revision}")

@@ -57,10 +57,8 @@ def _why_surplus(replicas: Replicas, index: int) -> str:
 
 
 def _needs_surge(replicas: Replicas) -> bool:
-    """Return whether surge pods still stand in for somebody."""
-    if replicas.outdated_base:
-        return True
-    return replicas.target.was_rolling and not replicas.is_base_available
+    """Return whether surge pods stand in for somebody, or may: nobody can tell who made them."""
+    return bool(replicas.outdated_base) or not replicas.is_base_available
 
 
 def _outdated(replicas: Replicas, leaving: set[int]) -> Iterator[Removal]:

@@ -22,6 +22,17 @@ _IMAGE_REASONS: Final = frozenset(
     }
 )
 _ORDINARY_WAITING: Final = frozenset({"", "ContainerCreating", "PodInitializing"})
+_ADMISSION_REASONS: Final = frozenset(
+    {
+        "UnexpectedAdmissionError",
+        "NodeAffinity",
+        "NodePorts",
+        "AppArmor",
+        "TopologyAffinityError",
+        "InvalidNodeInfo",
+        "PodOSNotSupported",
+    }
+)
 _CRASH_LOOP: Final = "CrashLoopBackOff"
 _MAX_MESSAGE: Final = 1024
 
@@ -68,15 +79,18 @@ def _symptoms(pod: Mapping[str, object]) -> Iterator[Trouble]:
     yield from _from_conditions(status)
     if text(pod, "metadata", "annotations", ANNOTATION_POD_STATUS) == "Unhealthy":
         yield _trouble(Reason.DEVICE_UNHEALTHY, f"{ANNOTATION_POD_STATUS}: Unhealthy")
-    for kind in ("initContainerStatuses", "containerStatuses"):
-        for container in items(status, kind):
-            yield from _from_container(container)
+    for container in items(status, "initContainerStatuses"):
+        # The kubelet calls it started, and never ready, while it runs as it should.
+        yield from _from_container({**container, "started": False})
+    for container in items(status, "containerStatuses"):
+        yield from _from_container(container)
 
 
 def _ended(status: object) -> Trouble:
-    """An eviction is not the kubelet's refusal; everything else that ends such a pod is."""
+    """Tell the kubelet's refusal to begin from whatever ends a pod later."""
     why = text(status, "reason")
-    reason = Reason.REPLICA_NOT_READY if why in {"Evicted", ""} else Reason.ADMISSION_FAILED
+    is_refused = why in _ADMISSION_REASONS or why.startswith("OutOf")
+    reason = Reason.ADMISSION_FAILED if is_refused else Reason.REPLICA_NOT_READY
     return _trouble(reason, text(status, "message"), prefix=why or text(status, "phase"))
 
 
@@ -99,15 +113,15 @@ def _from_container(container: Mapping[str, object]) -> Iterator[Trouble]:
     if waiting in _IMAGE_REASONS:
         yield _trouble(Reason.IMAGE_PULL_FAILED, words, prefix=waiting)
         return
-    if crash := _crash(container):
+    if container.get("started") is True and at(container, "state", "running") is not None:
+        name = text(container, "name")
+        yield _trouble(Reason.REPLICA_NOT_READY, f"container {name} runs, its ready probe fails")
+    elif crash := _crash(container):
         yield crash
     elif waiting == _CRASH_LOOP:
         yield _trouble(Reason.CRASH_LOOP, words)
     elif waiting not in _ORDINARY_WAITING:
         yield _trouble(Reason.REPLICA_NOT_READY, words, prefix=waiting)
-    elif container.get("started") is True and at(container, "state", "running") is not None:
-        name = text(container, "name")
-        yield _trouble(Reason.REPLICA_NOT_READY, f"container {name} runs, its ready probe fails")
 
 
 def _crash(container: Mapping[str, object]) -> Trouble | None:

@@ -30,7 +30,9 @@ class WorkQueue(Generic[K]):
         return len(self._waiting)
 
     def add(self, key: K) -> None:
-        """Enqueue a key now."""
+        """Enqueue a key now; one that failed waits for its time all the same."""
+        if key in self._failures and key in self._timers:
+            return
         if timer := self._timers.pop(key, None):
             timer.cancel()
         if key in self._active:
@@ -64,7 +66,7 @@ class WorkQueue(Generic[K]):
         return delay_s
 
     def forget(self, key: K) -> None:
-        """Forget a key's failures."""
+        """Forget a key's failures, so that it need not wait."""
         self._failures.pop(key, None)
 
     async def get(self) -> K:

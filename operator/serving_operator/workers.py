@@ -18,7 +18,8 @@ from serving_operator.work_queue import WorkQueue
 _log = logging.getLogger(__name__)
 
 WORKERS: Final = 8
-STUCK_AFTER_S: Final = 120.0
+STUCK_AFTER_S: Final = 900.0
+"""No request lasts for longer than 5 s, but scaling to 512 replicas is a thousand of them."""
 _REFRESH_PAUSE_S: Final = 1.0
 """Relists come in bursts, one a kind."""
 
@@ -52,6 +53,7 @@ class Workers:
         self._resync_s = resync_s
         self._began_at: dict[Key, float] = {}
         self._missed = asyncio.Event()
+        self._failed_refreshes = 0
 
     def note_relist(self) -> None:
         """A watch began anew: what was deleted meanwhile was told to nobody."""
@@ -121,11 +123,12 @@ class Workers:
     async def _refresh(self) -> None:
         try:
             await self._cluster.refresh()
+            self._failed_refreshes = 0
         except ApiError as error:
-            _log.warning("everything could not be listed, again soon: %s", error)
-            await asyncio.sleep(_REFRESH_PAUSE_S)
-            self._missed.set()
-            return
+            self._failed_refreshes += 1
+            pause_s = min(_REFRESH_PAUSE_S * 2**self._failed_refreshes, self._resync_s)
+            _log.error("not everything could be listed, again in %.0f s: %s", pause_s, error)
+            asyncio.get_running_loop().call_later(pause_s, self._missed.set)
         self._reconciler.forget_objections()
         for key in self._store.present():
             self._queue.add(key)

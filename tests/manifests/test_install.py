@@ -20,7 +20,7 @@ SYSTEM = "ascend-serving-system"
 CHILD = {"get", "list", "watch", "create", "patch"}
 NEEDED = {
     (GROUP, "servingdeployments"): {"get", "list", "watch"},
-    (GROUP, "servingdeployments/status"): {"get", "patch"},
+    (GROUP, "servingdeployments/status"): {"patch"},
     (GROUP, "servingdeployments/finalizers"): {"update"},
     ("", "pods"): {"get", "list", "watch", "create", "delete"},
     ("", "services"): CHILD,
@@ -31,7 +31,7 @@ NEEDED = {
     ("policy", "poddisruptionbudgets"): CHILD,
     ("networking.k8s.io", "networkpolicies"): CHILD | {"delete"},
     ("discovery.k8s.io", "endpointslices"): {"get", "list", "watch"},
-    ("", "events"): {"create", "patch"},
+    ("", "events"): {"create"},
 }
 LEASES = {("coordination.k8s.io", "leases"): {"get", "create", "update"}}
 

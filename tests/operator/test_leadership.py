@@ -101,7 +101,7 @@ def test_stopped_leader_writes_nothing_after_it_is_resumed(
     stopped, other = pair
     kubelet.ready_after_s = kubelet.grace_s = 0.3
     try:
-        sizes = [Size.of(sdep.create(parallelism={"dataParallelSize": 4}))]
+        sizes = [Size.of(sdep.create(parallelism={"dataParallelSize": 6}))]
         sdep.wait_complete()
         before = sdep.uids()
         sdep.change(template=RELEASE)

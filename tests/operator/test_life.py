@@ -257,6 +257,24 @@ def test_router_setting_that_is_taken_back_vanishes_from_its_pods(
     sdep.wait(lambda: node_selector() is None, "no selector")
 
 
+def test_port_type_and_annotations_of_the_service_can_be_changed(
+    operator: OperatorProcess, sdep: Sdep, api: Api, namespace: str
+) -> None:
+    sdep.create(router={"replicas": 1, "service": {"annotations": {"a": "1"}}})
+    sdep.wait_complete()
+    path = f"/api/v1/namespaces/{namespace}/services/qwen"
+
+    def seen() -> Any:
+        service = api.get(path)
+        ports = [port["port"] for port in service["spec"]["ports"]]
+        return ports, service["spec"]["type"], service["metadata"]["annotations"].get("a")
+
+    sdep.wait(lambda: seen() == ([80], "ClusterIP", "1"), "as created")
+    sdep.change(router={"service": {"port": 8080, "type": "NodePort", "annotations": {"a": None}}})
+    sdep.wait(lambda: seen() == ([8080], "NodePort", None), "as changed")
+    sdep.wait_complete()
+
+
 def test_deleted_child_comes_back(
     operator: OperatorProcess, sdep: Sdep, api: Api, namespace: str
 ) -> None:

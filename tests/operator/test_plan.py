@@ -434,3 +434,76 @@ def test_owner_is_told_by_the_uid_alone() -> None:
     assert OURS.seen_from(subject.name, subject.uid).name == "OURS"
     assert PREDECESSORS.seen_from(subject.name, subject.uid).name == "PREDECESSORS"
     assert Owner().seen_from(subject.name, subject.uid).name == "FOREIGN"
+
+
+def test_surge_replica_stays_through_a_pause_until_everybody_serves() -> None:
+    cluster = settled(parallelism=dp(2), rollout={"maxSurge": 1, "maxUnavailable": 0})
+    cluster.change(template=annotated("2"))
+    cluster.reconcile()
+    cluster.make_ready()
+    cluster.reconcile()
+    cluster.end_terminating()
+    cluster.reconcile()
+    cluster.make_ready()
+    cluster.reconcile()
+    cluster.end_terminating()
+    cluster.reconcile()
+    cluster.change(paused=True)
+    cluster.reconcile()
+    cluster.change(paused=False)
+    cluster.reconcile()
+    assert 2 in cluster.indexes()
+    assert not cluster.pods["qwen-2"].is_terminating
+
+
+def test_refused_template_does_not_hide_that_replicas_are_missing() -> None:
+    cluster = settled(parallelism=dp(2))
+    cluster.answer = Verdict(replica="no")
+    cluster.change(template=annotated("bad"), parallelism=dp(5))
+    cluster.reconcile()
+    assert cluster.condition("Progressing") == ("True", "Scaling")
+
+
+def test_failed_pod_under_a_refused_template_is_not_counted_again_and_again() -> None:
+    cluster = settled(parallelism=dp(1))
+    cluster.answer = Verdict(replica="no")
+    cluster.change(template=annotated("bad"))
+    fail(cluster, 0)
+    cluster.reconcile()
+    before = cluster.status_writes
+    for _ in range(3):
+        cluster.pass_time(seconds=15)
+        cluster.reconcile()
+    assert cluster.status_writes == before
+
+
+def test_scaled_down_replica_of_a_lost_node_is_told() -> None:
+    cluster = settled(parallelism=dp(4))
+    cluster.change(parallelism=dp(2))
+    cluster.reconcile()
+    del cluster.pods["qwen-2"]
+    cluster.pass_time(hours=1)
+    cluster.reconcile()
+    assert cluster.condition("Degraded") == ("True", "NodeLost")
+
+
+def test_deployment_that_was_paused_before_its_first_replica_is_not_available() -> None:
+    cluster = ClusterModel(paused=True, parallelism=dp(2))
+    cluster.reconcile()
+    assert cluster.condition("Available") == ("False", "NoReadyReplica")
+
+
+def test_pod_that_was_forced_already_is_not_forced_again() -> None:
+    cluster = settled(nodeLost={"policy": "ForceDelete", "afterSeconds": 1})
+    cluster.delete("qwen-0")
+    cluster.put(0, is_forced=True)
+    cluster.pass_time(hours=1)
+    assert not cluster.decide().touches_pods
+
+
+def test_second_revision_during_a_rollout_is_told() -> None:
+    cluster = settled(parallelism=dp(3))
+    for release in ("2", "3"):
+        cluster.change(template=annotated(release))
+        cluster.reconcile()
+    assert cluster.events() == ["RolloutStarted", "RolloutStarted"]

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from tests.cluster.api import Api, Body
+from tests.cluster.errors import ApiRefused
 from tests.cluster.kubelet import Kubelet
 from tests.cluster.pod_status import Exit
 from tests.cluster.pod_watch import PodWatch
@@ -167,6 +168,54 @@ def test_pod_security_is_quoted_as_a_template_error(
     assert sdep.pods() == []
 
 
+def test_policy_that_forbids_the_new_pods_costs_no_replica(
+    operator: OperatorProcess, sdep: Sdep, api: Api, namespace: str
+) -> None:
+    sdep.create(parallelism={"dataParallelSize": 2})
+    sdep.wait_complete()
+    before = sdep.uids()
+    forbid(
+        api,
+        namespace,
+        "!has(object.metadata.annotations) || !('release' in object.metadata.annotations)",
+    )
+    api.wait(lambda: _is_forbidden(api, sdep) or None, "the policy in force")
+    sdep.change(template=annotated("2"))
+    message = sdep.wait_reason("Accepted", "TemplateInvalid")["message"]
+    assert "not in this house" in message
+    assert sdep.uids() == before
+
+
+def forbid(api: Api, namespace: str, expression: str) -> None:
+    """Let an admission policy forbid pods of one namespace."""
+    root = "/apis/admissionregistration.k8s.io/v1"
+    metadata = {"name": namespace}
+    pods = {
+        "apiGroups": [""],
+        "apiVersions": ["v1"],
+        "operations": ["CREATE"],
+        "resources": ["pods"],
+    }
+    rule = {"expression": expression, "message": "not in this house", "reason": "Forbidden"}
+    spec = {"matchConstraints": {"resourceRules": [pods]}, "validations": [rule]}
+    api.create(f"{root}/validatingadmissionpolicies", {"metadata": metadata, "spec": spec})
+    here = {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": namespace}}}
+    binding = {"policyName": namespace, "validationActions": ["Deny"], "matchResources": here}
+    api.create(f"{root}/validatingadmissionpolicybindings", {"metadata": metadata, "spec": binding})
+
+
+def _is_forbidden(api: Api, sdep: Sdep) -> bool:
+    pod = {
+        "metadata": {"name": "probe", "annotations": {"release": "x"}},
+        "spec": {"containers": [{"name": "a", "image": "a"}]},
+    }
+    try:
+        api.create(sdep.pods_path, pod, {"dryRun": "All"})
+    except ApiRefused as refused:
+        return refused.status == 403
+    return False
+
+
 def test_router_template_that_the_server_refuses_is_quoted(
     operator: OperatorProcess, sdep: Sdep
 ) -> None:
@@ -282,6 +331,23 @@ def test_pod_of_a_lost_node(
         assert sdep.uids()["qwen-0"] == before
     else:
         sdep.wait(lambda: sdep.uids().get("qwen-0") not in {None, before}, "another pod")
+
+
+def test_pod_that_a_finalizer_holds_is_forced_once(
+    operator: OperatorProcess, sdep: Sdep, api: Api
+) -> None:
+    sdep.create(
+        nodeLost={"policy": "ForceDelete", "afterSeconds": 0},
+        rollout={"drainTimeoutSeconds": 0},
+    )
+    sdep.wait_complete()
+    path = f"{sdep.pods_path}/qwen-0"
+    api.patch(path, {"metadata": {"finalizers": ["example.com/held"]}})
+    api.delete(path, {"gracePeriodSeconds": 1})
+    sdep.wait_reason("Degraded", "NodeLost")
+    assert sdep.events().count("ReplicaDeleted") <= 1
+    api.patch(path, {"metadata": {"finalizers": None}})
+    sdep.wait_complete()
 
 
 def test_pause_holds_everything_but_healing(operator: OperatorProcess, sdep: Sdep) -> None:

@@ -71,6 +71,20 @@ SYMPTOMS: dict[str, tuple[dict[str, Any], Reason, str]] = {
         Reason.ADMISSION_FAILED,
         "UnexpectedAdmissionError: none",
     ),
+    "shut down with its node": (
+        {"status": {"phase": "Failed", "reason": "Terminated", "message": "node shutdown"}},
+        Reason.REPLICA_NOT_READY,
+        "Terminated: node shutdown",
+    ),
+    "not ready long after a crash": (
+        container(
+            started=True,
+            state={"running": {}},
+            lastState={"terminated": {"exitCode": 137, "reason": "OOMKilled"}},
+        ),
+        Reason.REPLICA_NOT_READY,
+        "container engine runs, its ready probe fails",
+    ),
     "evicted": (
         {"status": {"phase": "Failed", "reason": "Evicted", "message": "low on memory"}},
         Reason.REPLICA_NOT_READY,
@@ -123,6 +137,19 @@ def test_symptom_is_named_and_quoted(pod: dict[str, Any], reason: Reason, messag
 )
 def test_what_merely_starts_is_in_no_trouble(pod: dict[str, Any]) -> None:
     assert diagnose(pod) is None
+
+
+def test_init_container_that_runs_is_in_no_trouble() -> None:
+    running = {"name": "download", "ready": False, "started": True, "state": {"running": {}}}
+    assert diagnose({"status": {"initContainerStatuses": [running]}}) is None
+
+
+def test_init_container_that_fails_is_told() -> None:
+    ended = {"terminated": {"exitCode": 3, "message": "no space"}}
+    failing = {"name": "download", "ready": False, "started": False, "state": ended}
+    found = diagnose({"status": {"initContainerStatuses": [failing]}})
+    assert found is not None
+    assert found.message == "container download exited with code 3: no space"
 
 
 def test_strange_shapes_are_no_reason_to_fail() -> None:

@@ -60,3 +60,13 @@ async def test_failures_double_the_delay_up_to_a_limit_and_are_forgotten() -> No
     assert delays[-1] == MAX_RETRY_S
     queue.forget("a")
     assert queue.retry("a") == 0.25
+
+
+async def test_key_that_failed_waits_for_its_time_though_it_is_added() -> None:
+    queue: WorkQueue[str] = WorkQueue(highest)
+    queue.retry("a")
+    queue.add("a")
+    assert len(queue) == 0
+    queue.forget("a")
+    queue.add("a")
+    assert await queue.get() == "a"
