@@ -7,10 +7,9 @@ something may have been missed, and everything is listed.
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Final
 
 import aiohttp
@@ -26,13 +25,11 @@ from serving_operator.workers import Workers
 
 _log = logging.getLogger(__name__)
 
-Session = kopf.AiohttpSession
-
 _BACKOFFS_S: Final = (1.0, 1.0, 2.0, 3.0, 5.0, 8.0, 13.0)
 _LAST_BACKOFF_S: Final = 20.0
 _PAGE: Final = 50
 """Objects in one page of a list: nine kinds are listed at once, and that is the peak of memory."""
-_LOGIN_PAUSE_S: Final = 2.0
+_UNAUTHORIZED: Final = 401
 _IDLE_S: Final = 0.5
 """kopf has a task for each object that was heard of lately; ours have nothing to wait for."""
 
@@ -98,44 +95,40 @@ class Events:
             self._workers.note_relist()
 
 
-def login_of(access: Access, note_list: Callable[[], None]) -> Callable[..., Awaitable[Session]]:
-    """Return what kopf calls at first and after each 401.
+def session_of(access: Access, note_list: Callable[[], None]) -> aiohttp.ClientSession:
+    """Return the session that kopf works through.
 
-    Each session is another one, even with the same token: kopf would end the process if it got
-    again what was refused once, and an API server that is just starting may refuse anybody.
+    A 401 looks like a broken connection to it, and is tried again with the token as it is then:
+    kopf would close the session under its own watches, and end if it got the same token again;
+    but an API server that is just starting may refuse anybody.
     """
-    is_first = True
 
-    async def login(**_: object) -> Session:
-        nonlocal is_first
-        if not is_first:
-            await asyncio.sleep(_LOGIN_PAUSE_S)
-        is_first = False
-        return Session(server=access.server, aiohttp_session=_session(access, note_list))
-
-    return login
-
-
-def _session(access: Access, note_list: Callable[[], None]) -> aiohttp.ClientSession:
-    async def authorize(_: object, __: object, sent: aiohttp.TraceRequestStartParams) -> None:
+    async def authorized(
+        request: aiohttp.ClientRequest, send: aiohttp.ClientHandlerType
+    ) -> aiohttp.ClientResponse:
         if authorization := access.authorization():
-            sent.headers["Authorization"] = authorization
-
-    async def notice(_: object, __: object, answered: aiohttp.TraceRequestEndParams) -> None:
-        if "watch" not in answered.url.query:
+            request.headers["Authorization"] = authorization
+        answer = await send(request)
+        if answer.status == _UNAUTHORIZED:
+            answer.close()
+            raise aiohttp.ClientConnectionError("401: the API server refuses our token")
+        if "watch" not in request.url.query:
             note_list()
+        return answer
 
-    trace = aiohttp.TraceConfig()
-    trace.on_request_start.append(authorize)
-    trace.on_request_end.append(notice)
     connector = aiohttp.TCPConnector(limit=0, ssl=access.tls or True)
-    return aiohttp.ClientSession(connector=connector, trust_env=True, trace_configs=[trace])
+    return aiohttp.ClientSession(connector=connector, trust_env=True, middlewares=[authorized])
 
 
 def registry_of(events: Events, access: Access) -> kopf.OperatorRegistry:
     """Return the handlers: one for each kind, and all alike."""
     registry = kopf.OperatorRegistry()
-    kopf.on.login(registry=registry, id="login")(login_of(access, events.note_list))
+
+    @kopf.on.login(registry=registry, id="login")
+    async def login(**_: object) -> kopf.AiohttpSession:
+        session = session_of(access, events.note_list)
+        return kopf.AiohttpSession(server=access.server, aiohttp_session=session)
+
     for kind in WATCHED:
         _watch(registry, kind, events)
     return registry

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import logging
 import os
+import signal
 import sys
 import time
 from typing import Final
@@ -35,6 +36,8 @@ QUIET_S: Final = 1.0
 """Without an event for so long, the first lists are taken for complete. If they are not, reconciles
 only read more than they need: nothing is made or deleted from memory alone."""
 _CRD_POLL_S: Final = 2.0
+_END_S: Final = 10.0
+"""kopf may wait for its own watches for ever, once one of them has failed (seen in 1.45)."""
 _MAX_NESTING: Final = 12_000
 """The API server takes JSON that is 10 000 levels deep, and a template may be so: the JSON reader
 counts its levels as Python's recursion."""
@@ -61,6 +64,7 @@ class Operator:
             self._queue, reconciler, cluster, self._store, self._metrics, settings.resync_s
         )
         self._events = Events(self._store, self._queue, self._workers)
+        self._stop = asyncio.Event()
 
     @property
     def is_alive(self) -> bool:
@@ -77,10 +81,11 @@ class Operator:
         return self._metrics.exposition()
 
     async def run(self) -> None:
-        """Run until kopf has seen a signal; then give the lease up.
+        """Run until a signal comes; then give the lease up.
 
         Raises:
             OSError: the port is in use.
+            RuntimeError: the watches ended.
         """
         sys.setrecursionlimit(_MAX_NESTING)
         settings = self._settings
@@ -88,12 +93,18 @@ class Operator:
             await self._await_crd()
             leading = asyncio.create_task(self._lead())
             watching = asyncio.create_task(self._watch())
+            stopping = asyncio.create_task(self._stop.wait())
             async with contextlib.AsyncExitStack() as stack:
                 # The last first: nobody else may lead before our own work is over.
-                stack.push_async_callback(self._elector.release, self._api)
                 stack.push_async_callback(_end, watching)
+                stack.push_async_callback(self._elector.release, self._api)
                 stack.push_async_callback(_end, leading)
-                await asyncio.wait([leading, watching], return_when=asyncio.FIRST_COMPLETED)
+                stack.callback(stopping.cancel)
+                tasks = [leading, watching, stopping]
+                await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+                if leading.cancelled():
+                    # kopf, when it fails, cancels whatever task was begun after it.
+                    raise RuntimeError("the watches ended, for a reason that kopf has logged")
 
     async def _watch(self) -> None:
         namespaces = self._settings.namespaces
@@ -114,6 +125,10 @@ class Operator:
         while time.monotonic() - max(self._events.last_at, began_at) < QUIET_S:  # noqa: ASYNC110
             await asyncio.sleep(QUIET_S / 10)
         self._events.is_warm = True
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            # Taken from kopf, which would let us go on for another 5 s.
+            loop.add_signal_handler(number, self._stop.set)
         _log.info("ready: %d ServingDeployments", len(self._store.present()))
 
     async def _await_crd(self) -> None:
@@ -141,14 +156,9 @@ def _exit_at_once() -> None:
 
 
 async def _end(task: asyncio.Task[None]) -> None:
-    """Cancel a task; the error of one that has ended is raised.
-
-    kopf, when it stops, cancels whatever task was begun after it.
-    """
-    if task.done():
-        if not task.cancelled():
-            task.result()
-        return
-    task.cancel()
-    with contextlib.suppress(asyncio.CancelledError):
-        await task
+    """Cancel a task; the error of one that has ended is raised."""
+    if not task.done():
+        task.cancel()
+        await asyncio.wait([task], timeout=_END_S)
+    if task.done() and not task.cancelled():
+        task.result()

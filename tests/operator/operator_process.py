@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -16,17 +15,11 @@ from typing import Any, Self
 import yaml
 from tests.cluster.api import Api
 from tests.cluster.cluster import Cluster
+from tests.cluster.ports import free_port
 
 ACCOUNT = "ascend-serving-operator"
 WAIT_S = 60.0
 _MANIFESTS = Path(__file__).parents[2] / "manifests" / "operator"
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 def grant(api: Api, namespace: str, account: str = ACCOUNT) -> None:

@@ -1,4 +1,4 @@
-"""The session through which kopf works: it tells of lists, and a 401 does not end the process."""
+"""The session through which kopf works: it tells of lists, and hides a 401 that may pass."""
 
 from __future__ import annotations
 
@@ -8,23 +8,23 @@ import aiohttp
 import pytest
 from aiohttp import web
 
-from serving_operator import handlers
 from serving_operator.access import Access
-from serving_operator.handlers import login_of
+from serving_operator.handlers import session_of
 
 PODS = "/api/v1/pods"
 
 
 class Server:
-    """Answers anything, and remembers who asked."""
+    """Answers with a status, and remembers who asked."""
 
     def __init__(self) -> None:
         self.url = ""
+        self.status = 200
         self.authorizations: list[str] = []
 
     async def answer(self, request: web.Request) -> web.Response:
         self.authorizations.append(request.headers.get("Authorization", ""))
-        return web.json_response({"items": []})
+        return web.json_response({"items": []}, status=self.status)
 
 
 @pytest.fixture
@@ -41,38 +41,34 @@ async def server() -> AsyncIterator[Server]:
     await runner.cleanup()
 
 
-async def fetch(session: aiohttp.ClientSession, url: str) -> None:
+def access_of(server: Server, *tokens: str) -> Access:
+    """Each token for one request."""
+    left = iter(tokens)
+    return Access(server=server.url, tls=None, authorization=lambda: next(left))
+
+
+async def get(session: aiohttp.ClientSession, url: str) -> int:
     async with session.get(url) as answer:
-        assert answer.status == 200
+        return answer.status
 
 
 async def test_list_is_told_though_it_is_empty_and_a_watch_is_not(server: Server) -> None:
     told: list[str] = []
-    access = Access(server=server.url, tls=None, authorization=lambda: "")
-    made = await login_of(access, lambda: told.append("list"))()
-    async with made.aiohttp_session as session:
-        await fetch(session, f"{server.url}{PODS}?watch=true&resourceVersion=1")
+    access = access_of(server, "Bearer 1", "Bearer 1")
+    async with session_of(access, lambda: told.append("list")) as session:
+        assert await get(session, f"{server.url}{PODS}?watch=true&resourceVersion=1") == 200
         assert told == []
-        await fetch(session, f"{server.url}{PODS}?limit=50")
+        assert await get(session, f"{server.url}{PODS}?limit=50") == 200
         assert told == ["list"]
 
 
-async def test_each_request_bears_the_token_of_its_time(server: Server) -> None:
-    tokens = iter(["Bearer 1", "Bearer 2"])
-    access = Access(server=server.url, tls=None, authorization=lambda: next(tokens))
-    made = await login_of(access, lambda: None)()
-    async with made.aiohttp_session as session:
-        await fetch(session, f"{server.url}{PODS}")
-        await fetch(session, f"{server.url}{PODS}")
-    assert server.authorizations == ["Bearer 1", "Bearer 2"]
-
-
-async def test_login_after_a_refusal_is_another_one_with_the_same_token(
-    monkeypatch: pytest.MonkeyPatch,
+async def test_refused_token_looks_like_a_broken_connection_and_the_next_one_is_read(
+    server: Server,
 ) -> None:
-    monkeypatch.setattr(handlers, "_LOGIN_PAUSE_S", 0.0)
-    login = login_of(Access(server="http://x", tls=None, authorization=lambda: "t"), lambda: None)
-    first, second = await login(), await login()
-    assert first != second
-    for made in (first, second):
-        await made.aiohttp_session.close()
+    async with session_of(access_of(server, "Bearer 1", "Bearer 2"), lambda: None) as session:
+        server.status = 401
+        with pytest.raises(aiohttp.ClientConnectionError, match="401"):
+            await get(session, f"{server.url}{PODS}")
+        server.status = 200
+        assert await get(session, f"{server.url}{PODS}") == 200
+    assert server.authorizations == ["Bearer 1", "Bearer 2"]

@@ -13,6 +13,7 @@ import pytest
 from tests.cluster.api import Api
 from tests.cluster.cluster import Cluster
 from tests.cluster.control_plane import ControlPlane
+from tests.cluster.crds import apply_crds
 from tests.cluster.fixtures import OwnControlPlane
 from tests.cluster.kubelet import Kubelet
 from tests.cluster.pod_watch import PodWatch
@@ -21,6 +22,7 @@ from tests.operator.forgetful_proxy import ForgetfulProxy
 from tests.operator.operator_process import OperatorProcess, grant
 from tests.operator.replica_history import assert_one_pod_for_each_index, is_ready
 
+DEFINITIONS = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
 OUTAGE_S = 30
 FREEZE_S = 4
 SILENCE_S = 110
@@ -216,3 +218,17 @@ def test_api_server_that_is_killed_and_forgets_its_events_is_survived(own: Start
         wait_replaced(sdep, before)
         assert there.operator.process.poll() is None, there.operator.log.read_text()
         assert_one_pod_for_each_index(pods)
+
+
+def test_operator_whose_kind_vanishes_ends_and_waits_for_it_when_started_again(
+    own: StartOwn,
+) -> None:
+    """The one fault that ends the process: a kubelet starts it again, and so does the test."""
+    there = own(True)
+    api, operator = there.plane.api, there.operator
+    api.delete(f"{DEFINITIONS}/servingdeployments.ascend-serving.dev")
+    assert operator.process.wait(60) == 1
+    operator.start()
+    apply_crds(api)
+    operator.wait_ready()
+    begin(there.sdep)
