@@ -46,6 +46,7 @@ class Facts:
         awaited: children of a deleted ServingDeployment that are still there.
         router: the status of the router's Deployment; empty if there is none.
         troubles: by replica index.
+        router_trouble: of the worst router; its message names the pod.
     """
 
     subject: Subject
@@ -55,6 +56,7 @@ class Facts:
     awaited: tuple[str, ...]
     router: Mapping[str, object]
     troubles: Mapping[int, Trouble]
+    router_trouble: Trouble | None = None
 
 
 def all_conditions(facts: Facts) -> tuple[Condition, ...]:
@@ -105,7 +107,7 @@ def _available(facts: Facts) -> Claim:
     if ready == 0:
         return claim(False, "NoReadyReplica", f"none of {dp} replicas is ready")
     if routers == 0:
-        words = _router_words(facts.router)
+        words = _router_words(facts)
         return claim(False, "RouterUnavailable", f"no router is ready{words}")
     return claim(True, "ReplicasReady", f"{ready} of {dp} replicas and {routers} routers are ready")
 
@@ -115,13 +117,15 @@ def count_ready(replicas: Replicas) -> int:
     return sum(pod.is_ready for pod in replicas.ours.values())
 
 
-def _router_words(router: Mapping[str, object]) -> str:
-    """Quote why the Deployment's pods cannot be made."""
+def _router_words(facts: Facts) -> str:
+    """Quote why the Deployment's pods cannot be made, or what is wrong with them."""
     failures = [
         text(condition, "message")
-        for condition in items(router, "conditions")
+        for condition in items(facts.router, "conditions")
         if condition.get("type") == "ReplicaFailure" and condition.get("status") == "True"
     ]
+    if facts.router_trouble is not None:
+        failures.append(facts.router_trouble.message)
     return f": {failures[0]}" if failures else ""
 
 
@@ -178,10 +182,18 @@ def is_settled(subject: Subject, replicas: Replicas) -> bool:
 
 def _degraded(facts: Facts) -> Claim:
     if not facts.troubles:
-        return Claim(type=DEGRADED, holds=False, reason="AsExpected", message="")
+        return _degraded_by_routers(facts.router_trouble)
     worst = min(facts.troubles, key=lambda index: (SEVERITY[facts.troubles[index].reason], index))
     trouble = facts.troubles[worst]
     others = len(facts.troubles) - 1
     more = f" (and {others} more)" if others else ""
     message = f"replica {worst}: {trouble.message}{more}"
+    return Claim(type=DEGRADED, holds=True, reason=trouble.reason, message=message)
+
+
+def _degraded_by_routers(trouble: Trouble | None) -> Claim:
+    """A router that cannot start leaves its predecessor in place: nothing else would tell."""
+    if trouble is None:
+        return Claim(type=DEGRADED, holds=False, reason="AsExpected", message="")
+    message = f"router {trouble.message}"
     return Claim(type=DEGRADED, holds=True, reason=trouble.reason, message=message)

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from serving_operator.backoff import Backoff
 from serving_operator.healing import is_lost
 from serving_operator.observed import Pod
 from serving_operator.replicas import Replicas
 from serving_operator.subject import Subject
-from serving_operator.trouble import Reason, Trouble
+from serving_operator.trouble import SEVERITY, Reason, Trouble
 
 
 def diagnose_replicas(
@@ -30,6 +30,16 @@ def diagnose_replicas(
         if trouble is not None:
             found[index] = trouble
     return found
+
+
+def diagnose_routers(routers: Iterable[Pod]) -> Trouble | None:
+    """Return the worst of what is wrong with the routers' pods; None if nothing is."""
+    found = [
+        Trouble(reason=pod.trouble.reason, message=f"{pod.name}: {pod.trouble.message}")
+        for pod in routers
+        if pod.trouble is not None and not pod.is_terminating and not pod.has_ended
+    ]
+    return min(found, key=lambda one: (SEVERITY[one.reason], one.message), default=None)
 
 
 def _of_pod(pod: Pod, replicas: Replicas) -> Trouble | None:

@@ -194,12 +194,14 @@ class Observed:
 
     Attributes:
         pods: all that bear the labels or the names of replicas.
+        routers: the routers' pods.
         children: by kind and name.
         verdict: None = the API server has not been asked about what is wanted now.
         refused: why the last try to create a replica's pod failed, by replica index.
     """
 
     pods: tuple[Pod, ...] = ()
+    routers: tuple[Pod, ...] = ()
     children: Mapping[tuple[str, str], Child] = field(default_factory=dict)
     verdict: Verdict | None = None
     refused: Mapping[int, str] = field(default_factory=dict)

@@ -14,7 +14,7 @@ from serving_operator.acceptance import judge
 from serving_operator.actions import Action, CreatePod, DeletePod, Happening
 from serving_operator.children import DEPLOYMENT, child_actions
 from serving_operator.conditions import PROGRESSING, ROLLING_OUT, STALLED, Facts
-from serving_operator.diagnosis import diagnose_replicas
+from serving_operator.diagnosis import diagnose_replicas, diagnose_routers
 from serving_operator.healing import LOST_AFTER_GRACE, Healing, force_at, heal
 from serving_operator.observed import Observed
 from serving_operator.ownership import Ownership
@@ -82,6 +82,7 @@ def plan(subject: Subject, observed: Observed, now: datetime, defaults: Defaults
         awaited=tuple(_taken(subject, observed, replicas, Ownership.PREDECESSORS)),
         router=_router_status(subject, observed),
         troubles=diagnose_replicas(subject, replicas, observed.refused, healing.backoffs),
+        router_trouble=diagnose_routers(observed.routers),
     )
     status = status_of(facts, healing.backoffs)
     return Plan(

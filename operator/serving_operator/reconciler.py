@@ -117,6 +117,7 @@ class Reconciler:
         family = self._store.family(key)
         observed = Observed(
             pods=tuple(family.pods.values()),
+            routers=tuple(family.routers.values()),
             children=dict(family.children),
             verdict=attempt.amend(self._verdict(subject, key)),
             refused=attempt.refused,

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
-from serving_contract.kubernetes import LABEL_NAME, REPLICA
+from serving_contract.kubernetes import LABEL_COMPONENT, LABEL_NAME, REPLICA, ROUTER
 from serving_operator import naming
 from serving_operator.body import Body, fields, text
 from serving_operator.kinds import POD, SERVING_DEPLOYMENT
@@ -31,6 +31,7 @@ class Family:
 
     body: Body | None = None
     pods: dict[str, Pod] = field(default_factory=dict)
+    routers: dict[str, Pod] = field(default_factory=dict)
     children: dict[tuple[str, str], Child] = field(default_factory=dict)
 
 
@@ -67,7 +68,7 @@ class Store:
         if kind == SERVING_DEPLOYMENT.name:
             family.body = _kept(body)
         elif kind == POD.name:
-            family.pods[identity[2]] = Pod.of(body)
+            _shelf(family, key, body)[identity[2]] = Pod.of(body)
         else:
             family.children[kind, identity[2]] = self._child(kind, body)
         return key
@@ -125,9 +126,10 @@ class Store:
                 family.body = None
             elif kind == POD.name:
                 family.pods.pop(name, None)
+                family.routers.pop(name, None)
             else:
                 family.children.pop((kind, name), None)
-            if family.body is None and not family.pods and not family.children:
+            if family == Family():
                 del self._families[key]
 
     def uid(self, kind: str, namespace: str, name: str) -> str:
@@ -177,6 +179,13 @@ def key_of(kind: str, body: Mapping[str, object]) -> Key | None:
         return namespace, text(body, "metadata", "name")
     owner = text(body, "metadata", "labels", LABEL_NAME)
     return (namespace, owner) if owner else None
+
+
+def _shelf(family: Family, key: Key, body: Mapping[str, object]) -> dict[str, Pod]:
+    """Tell routers' pods from replicas'; what has a replica's name is in its way in any case."""
+    is_router = text(body, "metadata", "labels", LABEL_COMPONENT) == ROUTER
+    name = text(body, "metadata", "name")
+    return family.routers if is_router and naming.index_of(name, key[1]) is None else family.pods
 
 
 def replica_selector(name: str) -> str:

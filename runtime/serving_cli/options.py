@@ -129,9 +129,8 @@ def router_settings(given: Given, environment: Mapping[str, str]) -> RouterSetti
     """
     from serving_router.settings import RouterSettings
 
-    keys_dir = given.get("api_keys_dir")
-    if isinstance(keys_dir, Path) and not keys_dir.is_dir():
-        raise UsageError(f"--api-keys-dir {keys_dir}: no such folder")
+    if isinstance(keys_dir := given.get("api_keys_dir"), Path):
+        _check_keys(keys_dir)
     direct = ("host", "port", "max_pending_tokens_per_replica", "drain_timeout_s", "api_keys_dir")
     settings = {name: given[name] for name in direct if name in given}
     if "policy" in given:
@@ -144,6 +143,22 @@ def router_settings(given: Given, environment: Mapping[str, str]) -> RouterSetti
         limits=limits(given),
         **settings,  # type: ignore[arg-type]
     )
+
+
+def _check_keys(folder: Path) -> None:
+    """Refuse a folder that lets nobody in; one that loses its keys later does just that."""
+    from serving_router.api_keys import MountedApiKeys
+
+    if not folder.is_dir():
+        raise UsageError(f"--api-keys-dir {folder}: no such folder")
+    try:
+        keys = MountedApiKeys(folder).current()
+    except OSError as error:
+        raise UsageError(f"--api-keys-dir {folder}: {_reason(error)}") from error
+    if not keys:
+        raise UsageError(
+            f"--api-keys-dir {folder}: holds no key; if a Secret is mounted there, does it exist?"
+        )
 
 
 def _optional_name(given: Given) -> str | None:

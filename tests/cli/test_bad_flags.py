@@ -160,6 +160,13 @@ def test_kubeconfig_with_a_plugin_is_refused(cli: Cli, tmp_path: Path) -> None:
     assert "user 'u': exec is not understood here; use token" in err
 
 
+def test_keys_folder_that_lets_nobody_in_is_refused(cli: Cli, tmp_path: Path) -> None:
+    (tmp_path / "alice").write_text("\n")
+    code, _, err = cli("router", "--replicas", "http://127.0.0.1:1", "--api-keys-dir", tmp_path)
+    assert (code, err.count("\n")) == (2, 1)
+    assert "holds no key; if a Secret is mounted there, does it exist?" in err
+
+
 @pytest.mark.parametrize("command", ["serve", "replica"])
 def test_missing_model_folder_is_named(cli: Cli, command: str) -> None:
     code, _, err = cli(command, "/no/such/model")

@@ -67,6 +67,7 @@ class ClusterModel:
         self.generation = 1
         self.now = START
         self.pods: dict[str, Pod] = {}
+        self.routers: list[Pod] = []
         self.children: dict[tuple[str, str], Child] = {}
         self.verdict: Verdict | None = None
         self.answer = Verdict()
@@ -90,6 +91,7 @@ class ClusterModel:
     def decide(self, refused: Mapping[int, str] | None = None) -> Plan:
         observed = Observed(
             pods=tuple(self.pods.values()),
+            routers=tuple(self.routers),
             children=dict(self.children),
             verdict=self.verdict,
             refused=refused or {},

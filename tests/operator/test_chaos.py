@@ -11,7 +11,7 @@ import pytest
 from tests.cluster.api import Api
 from tests.cluster.kubelet import Kubelet
 from tests.cluster.pod_watch import PodWatch
-from tests.operator.conftest import Sdep, StartOperator
+from tests.operator.conftest import StartOperator
 from tests.operator.operator_process import OperatorProcess
 from tests.operator.replica_history import (
     Size,
@@ -19,6 +19,7 @@ from tests.operator.replica_history import (
     most_down,
     replica_events,
 )
+from tests.operator.sdep import Sdep
 
 Change = tuple[dict[str, Any], int]
 """A change of the spec, and how often the operator is killed in its course."""

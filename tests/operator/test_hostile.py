@@ -14,8 +14,8 @@ from tests.cluster.api import Api
 from tests.cluster.audit import Audit, Entry
 from tests.cluster.control_plane import ControlPlane
 from tests.cluster.fixtures import OwnControlPlane
-from tests.operator.conftest import Sdep
 from tests.operator.operator_process import OperatorProcess, grant
+from tests.operator.sdep import Sdep
 
 NAMESPACE = "crowd"
 ROUNDS = 12

@@ -14,9 +14,10 @@ from tests.cluster.control_plane import ControlPlane
 from tests.cluster.kubelet import Kubelet
 from tests.cluster.pod_watch import PodWatch
 from tests.cluster.tcp_proxy import TcpProxy
-from tests.operator.conftest import Sdep, StartOperator
+from tests.operator.conftest import StartOperator
 from tests.operator.operator_process import OperatorProcess, grant
 from tests.operator.replica_history import Size, assert_one_pod_for_each_index, most_down
+from tests.operator.sdep import Sdep
 from tests.operator.test_lease import Clock, Leases, elector, end, leading
 
 from serving_operator.errors import LeadershipLost

@@ -8,8 +8,9 @@ import pytest
 import yaml
 from tests.cluster.api import Api
 from tests.cluster.audit import Audit
-from tests.operator.conftest import Sdep, StartOperator
+from tests.operator.conftest import StartOperator
 from tests.operator.operator_process import OperatorProcess, deployment
+from tests.operator.sdep import Sdep
 
 from serving_contract.deployment import read_deployment_object
 from serving_operator.preview import objects_of

@@ -7,13 +7,14 @@ import pytest
 from tests.operator.cluster_model import (
     OURS,
     PREDECESSORS,
+    START,
     ClusterModel,
     settled,
     subject_of,
 )
 
 from serving_operator.actions import AskServer
-from serving_operator.observed import Verdict
+from serving_operator.observed import Pod, Verdict
 from serving_operator.ownership import Owner
 from serving_operator.trouble import Reason, Trouble
 
@@ -401,6 +402,48 @@ def test_no_ready_router_makes_it_unavailable() -> None:
     cluster.route(ready=0)
     cluster.reconcile()
     assert cluster.condition("Available") == ("False", "RouterUnavailable")
+
+
+def sick_router(**fields: Any) -> Pod:
+    trouble = Trouble(reason=Reason.IMAGE_PULL_FAILED, message="ErrImagePull: no such image")
+    return Pod(name="qwen-router-a", created_at=START, trouble=trouble, **fields)
+
+
+def test_router_in_trouble_is_told_beside_the_one_that_serves() -> None:
+    cluster = settled()
+    cluster.routers = [sick_router()]
+    cluster.reconcile()
+    assert cluster.condition("Available") == ("True", "ReplicasReady")
+    assert cluster.condition("Degraded") == ("True", "ImagePullFailed")
+    assert cluster.message("Degraded") == "router qwen-router-a: ErrImagePull: no such image"
+    cluster.routers = []
+    cluster.reconcile()
+    assert cluster.condition("Degraded") == ("False", "AsExpected")
+
+
+def test_without_a_ready_router_its_own_words_are_quoted() -> None:
+    cluster = settled()
+    cluster.route(ready=0)
+    cluster.routers = [sick_router()]
+    cluster.reconcile()
+    assert cluster.condition("Available") == ("False", "RouterUnavailable")
+    expected = "no router is ready: qwen-router-a: ErrImagePull: no such image"
+    assert cluster.message("Available") == expected
+
+
+def test_router_that_goes_is_in_no_trouble() -> None:
+    cluster = settled()
+    cluster.routers = [sick_router(deletion_at=START), sick_router(has_ended=True)]
+    cluster.reconcile()
+    assert cluster.condition("Degraded") == ("False", "AsExpected")
+
+
+def test_replica_in_trouble_speaks_before_a_router() -> None:
+    cluster = settled()
+    cluster.put(0, ready_at=None, trouble=Trouble(reason=Reason.UNSCHEDULABLE, message="full"))
+    cluster.routers = [sick_router()]
+    cluster.reconcile()
+    assert cluster.message("Degraded") == "replica 0: full"
 
 
 def test_times_of_conditions_move_only_when_a_status_flips() -> None:

@@ -11,8 +11,8 @@ from tests.cluster.errors import ApiRefused
 from tests.cluster.kubelet import Kubelet
 from tests.cluster.pod_status import Exit
 from tests.cluster.pod_watch import PodWatch
-from tests.operator.conftest import Sdep
 from tests.operator.operator_process import OperatorProcess
+from tests.operator.sdep import Sdep
 
 
 def annotated(value: str) -> Body:

@@ -48,6 +48,29 @@ def test_object_belongs_to_whom_its_label_names() -> None:
     assert list(store.family(KEY).pods) == ["qwen-0"]
 
 
+def router_pod(version: int, name: str) -> dict[str, Any]:
+    body = pod(version, name=name)
+    body["metadata"]["labels"]["app.kubernetes.io/component"] = "router"
+    return body
+
+
+def test_routers_pods_are_kept_apart_and_outlive_a_list_of_the_replicas() -> None:
+    store = Store()
+    store.put("Pod", router_pod(1, "qwen-router-a"))
+    store.put("Pod", pod(2))
+    store.replace_pods(KEY, dict(store.family(KEY).pods), [])
+    assert list(store.family(KEY).routers) == ["qwen-router-a"]
+    assert store.family(KEY).pods == {}
+    store.drop("Pod", "ns", "qwen-router-a")
+    assert store.family(KEY).routers == {}
+
+
+def test_pod_that_has_a_replicas_name_is_in_its_way_whatever_it_is_labelled() -> None:
+    store = Store()
+    store.put("Pod", router_pod(1, "qwen-0"))
+    assert list(store.family(KEY).pods) == ["qwen-0"]
+
+
 def test_object_without_our_label_is_nobodys() -> None:
     store = Store()
     assert store.put("Pod", pod(1, owner="")) is None

@@ -17,10 +17,11 @@ from tests.cluster.crds import apply_crds
 from tests.cluster.fixtures import OwnControlPlane
 from tests.cluster.kubelet import Kubelet
 from tests.cluster.pod_watch import PodWatch
-from tests.operator.conftest import Sdep, StartOperator
+from tests.operator.conftest import StartOperator
 from tests.operator.forgetful_proxy import ForgetfulProxy
 from tests.operator.operator_process import OperatorProcess, grant
 from tests.operator.replica_history import assert_one_pod_for_each_index, is_ready
+from tests.operator.sdep import Sdep
 
 DEFINITIONS = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
 OUTAGE_S = 30

@@ -156,8 +156,12 @@ def _mounts(router: Router) -> list[Body]:
 
 
 def _volumes(router: Router) -> list[Body]:
+    """Optional, so that a router without its Secret ends and says so.
+
+    A pod whose volume cannot be mounted only waits, and the words are in an Event alone.
+    """
     return [
-        {"name": volume, "secret": {"secretName": name}}
+        {"name": volume, "secret": {"secretName": name, "optional": True}}
         for volume, (name, _) in _secrets(router).items()
     ]
 
