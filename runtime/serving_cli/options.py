@@ -15,6 +15,7 @@ from serving_cli.flags import Given
 from serving_contract.deployment import Policy, SessionAffinity
 from serving_contract.topology import Topology
 from serving_runtime.config import DeviceKind, Dtype, EngineConfig, GenerationConfig
+from serving_runtime.cores import usable_cores
 
 if TYPE_CHECKING:
     from serving_http.limits import Limits
@@ -66,7 +67,7 @@ def _threads(replicas: int, environment: Mapping[str, str]) -> int | None:
     """Share the cores among the replicas of this machine, unless OpenMP was told how many."""
     if "OMP_NUM_THREADS" in environment:
         return None
-    return max(1, len(os.sched_getaffinity(0)) // replicas)
+    return max(1, usable_cores() // replicas)
 
 
 def _memory_fraction(given: Given, replicas: int) -> float:

@@ -222,13 +222,18 @@ def _signal_name(number: int) -> str:
 def _environment(config: EngineConfig) -> dict[str, str]:
     """Return the worker's environment: ours, no network, no progress bars, its own threads.
 
-    OpenMP reads the number of threads once, before the worker's own code runs.
+    OpenMP reads its settings once, before the worker's own code runs. Its threads sleep where they
+    wait: spinning, two replicas that share cores keep each other from working.
     """
-    environment = os.environ | {
-        "HF_HUB_OFFLINE": "1",
-        "HF_HUB_DISABLE_PROGRESS_BARS": "1",
-        "TRANSFORMERS_VERBOSITY": "error",
-    }
+    environment = (
+        {"OMP_WAIT_POLICY": "PASSIVE"}
+        | os.environ
+        | {
+            "HF_HUB_OFFLINE": "1",
+            "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+            "TRANSFORMERS_VERBOSITY": "error",
+        }
+    )
     if config.threads is not None:
         environment["OMP_NUM_THREADS"] = str(config.threads)
     return environment
