@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -10,13 +11,20 @@ from typing import Final
 from tests.cluster.certificates import Certificates
 from tests.cluster.ports import free_port
 
+LOOPBACK: Final = "127.0.0.1"
+SERVICES: Final = "10.98.0.0/16"
 ADMIN: Final = "admin-token"
 CONTROLLERS: Final = "controllers-token"
 SCHEDULER: Final = "scheduler-token"
+PROXY: Final = "proxy-token"
+DNS: Final = "dns-token"
+_NODE: Final = "node-token-"
 _TOKENS: Final = f"""\
 {ADMIN},admin,admin,system:masters
 {CONTROLLERS},system:kube-controller-manager,controllers,system:masters
 {SCHEDULER},system:kube-scheduler,scheduler,system:masters
+{PROXY},system:kube-proxy,proxy
+{DNS},dns,dns,system:masters
 """
 _AUDIT_POLICY: Final = {
     "apiVersion": "audit.k8s.io/v1",
@@ -34,9 +42,13 @@ _AUDIT_POLICY: Final = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Layout:
-    """Where the parts of one control plane are: its folder and its ports on 127.0.0.1."""
+    """Where the parts of one control plane are: its folder, its address and its ports.
+
+    Only the API server is at `address`, the rest at 127.0.0.1.
+    """
 
     folder: Path
+    address: str
     etcd: int
     etcd_peers: int
     apiserver: int
@@ -44,7 +56,7 @@ class Layout:
     scheduler: int
 
     @classmethod
-    def in_folder(cls, folder: Path) -> Layout:
+    def in_folder(cls, folder: Path, address: str = LOOPBACK) -> Layout:
         """Return a layout on ports that are free now."""
         ports = {free_port() for _ in range(5)}
         while len(ports) < 5:
@@ -52,6 +64,7 @@ class Layout:
         etcd, etcd_peers, apiserver, controllers, scheduler = ports
         return cls(
             folder=folder,
+            address=address,
             etcd=etcd,
             etcd_peers=etcd_peers,
             apiserver=apiserver,
@@ -61,7 +74,8 @@ class Layout:
 
     @property
     def url(self) -> str:
-        return f"https://localhost:{self.apiserver}"
+        host = "localhost" if self.address == LOOPBACK else self.address
+        return f"https://{host}:{self.apiserver}"
 
     @property
     def etcd_url(self) -> str:
@@ -86,18 +100,25 @@ def etcd(layout: Layout) -> list[str]:
     ]
 
 
-def apiserver(layout: Layout, certificates: Certificates, *, watch_cache: bool) -> list[str]:
+def node_token(name: str) -> str:
+    """Return the token of a node's kubelet."""
+    return f"{_NODE}{name}"
+
+
+def apiserver(
+    layout: Layout, certificates: Certificates, *, watch_cache: bool, nodes: Iterable[str] = ()
+) -> list[str]:
     """Return the API server's flags; writes the files that they name."""
     tokens = layout.folder / "tokens.csv"
-    tokens.write_text(_TOKENS)
+    of_nodes = (f"{node_token(name)},system:node:{name},{name},system:nodes\n" for name in nodes)
+    tokens.write_text(_TOKENS + "".join(of_nodes))
     policy = layout.folder / "audit-policy.json"
     policy.write_text(json.dumps(_AUDIT_POLICY))
     return [
         f"--etcd-servers={layout.etcd_url}",
-        "--bind-address=127.0.0.1",
-        "--advertise-address=127.0.0.1",
-        # Nothing reaches the Service `kubernetes` here, and loopback is no address for one.
-        "--endpoint-reconciler-type=none",
+        f"--bind-address={layout.address}",
+        f"--advertise-address={layout.address}",
+        *_reaching(layout, certificates),
         f"--secure-port={layout.apiserver}",
         f"--tls-cert-file={certificates.server}",
         f"--tls-private-key-file={certificates.server_key}",
@@ -107,7 +128,7 @@ def apiserver(layout: Layout, certificates: Certificates, *, watch_cache: bool) 
         "--service-account-issuer=https://kubernetes.default.svc",
         f"--service-account-key-file={certificates.service_accounts_key}",
         f"--service-account-signing-key-file={certificates.service_accounts_key}",
-        "--service-cluster-ip-range=10.98.0.0/16",
+        f"--service-cluster-ip-range={SERVICES}",
         f"--audit-policy-file={policy}",
         f"--audit-log-path={layout.audit_log}",
         "--audit-log-maxsize=4096",  # never rotated: readers hold a place in it
@@ -117,6 +138,21 @@ def apiserver(layout: Layout, certificates: Certificates, *, watch_cache: bool) 
         "--default-not-ready-toleration-seconds=30",
         "--default-unreachable-toleration-seconds=30",
         "--feature-gates=ResourceHealthStatus=true",
+    ]
+
+
+def _reaching(layout: Layout, certificates: Certificates) -> list[str]:
+    """Return the flags by which API server, kubelets and pods reach each other, or do not."""
+    if layout.address == LOOPBACK:
+        # Nothing reaches the Service `kubernetes` here, and loopback is no address for one.
+        return ["--endpoint-reconciler-type=none"]
+    return [
+        "--allow-privileged",
+        "--enable-admission-plugins=NodeRestriction",
+        f"--kubelet-client-certificate={certificates.kubelet_client}",
+        f"--kubelet-client-key={certificates.kubelet_client_key}",
+        # A node's name is in no DNS.
+        "--kubelet-preferred-address-types=InternalIP",
     ]
 
 

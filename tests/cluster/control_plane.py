@@ -10,7 +10,7 @@ import os
 import shutil
 import ssl
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Final, Self
@@ -109,10 +109,7 @@ class ControlPlane(Cluster):
 
     def start_apiserver(self) -> None:
         """Start the API server, at the same address, and wait until it is ready."""
-        flags = components.apiserver(
-            self._layout, self._certificates, watch_cache=self._watch_cache
-        )
-        self._run("kube-apiserver", flags)
+        self._run("kube-apiserver", self._apiserver_flags())
         self._wait("kube-apiserver", self._answers_ready)
 
     def freeze_apiserver(self) -> None:
@@ -138,6 +135,9 @@ class ControlPlane(Cluster):
         if self.has_controllers:
             self._start_controllers()
 
+    def _apiserver_flags(self) -> list[str]:
+        return components.apiserver(self._layout, self._certificates, watch_cache=self._watch_cache)
+
     def _apply_crds(self) -> None:
         try:
             apply_crds(self.api)
@@ -156,9 +156,11 @@ class ControlPlane(Cluster):
 
     def _run(self, component: str, flags: list[str]) -> None:
         command = [*self._binaries.command(component), *flags]
-        log = self._folder / f"{component}.log"
-        process = self._starter.submit(Process, component, command, log).result()
-        self._running[component] = process
+        self._running[component] = self._spawn(component, command)
+
+    def _spawn(self, name: str, command: Sequence[str]) -> Process:
+        log = self._folder / f"{name}.log"
+        return self._starter.submit(Process, name, command, log).result()
 
     def _wait(self, component: str, holds: Callable[[], bool]) -> None:
         deadline = time.monotonic() + _READY_TIMEOUT_S

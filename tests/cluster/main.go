@@ -8,6 +8,8 @@ import (
 	"os"
 	"path/filepath"
 
+	"github.com/coredns/coredns/core/dnsserver"
+	"github.com/coredns/coredns/coremain"
 	"github.com/spf13/cobra"
 	"go.etcd.io/etcd/server/v3/etcdmain"
 	"k8s.io/component-base/cli"
@@ -18,12 +20,14 @@ import (
 	scheduler "k8s.io/kubernetes/cmd/kube-scheduler/app"
 	kubelet "k8s.io/kubernetes/cmd/kubelet/app"
 
+	_ "github.com/coredns/coredns/plugin/bind"
+	_ "github.com/coredns/coredns/plugin/cache"
+	_ "github.com/coredns/coredns/plugin/errors"
+	_ "github.com/coredns/coredns/plugin/kubernetes"
 	_ "k8s.io/component-base/logs/json/register"
 	_ "k8s.io/component-base/metrics/prometheus/clientgo"
 	_ "k8s.io/component-base/metrics/prometheus/version"
 )
-
-const etcd = "etcd"
 
 var components = map[string]func() *cobra.Command{
 	"kube-apiserver":          apiserver.NewAPIServerCommand,
@@ -34,14 +38,20 @@ var components = map[string]func() *cobra.Command{
 	"kubectl":                 kubectl.NewDefaultKubectlCommand,
 }
 
+// mains are the components that are no commands of cobra.
+var mains = map[string]func(){
+	"etcd":    func() { etcdmain.Main(os.Args) },
+	"coredns": runCoreDNS,
+}
+
 func main() {
 	name := filepath.Base(os.Args[0])
-	if components[name] == nil && name != etcd && len(os.Args) > 1 {
+	if components[name] == nil && mains[name] == nil && len(os.Args) > 1 {
 		os.Args = os.Args[1:]
 		name = os.Args[0]
 	}
-	if name == etcd {
-		etcdmain.Main(os.Args)
+	if run := mains[name]; run != nil {
+		run()
 		return
 	}
 	component := components[name]
@@ -50,4 +60,10 @@ func main() {
 		os.Exit(2)
 	}
 	os.Exit(cli.Run(component()))
+}
+
+// runCoreDNS serves names with the plugins that a cluster needs, in the order in which they are asked.
+func runCoreDNS() {
+	dnsserver.Directives = []string{"bind", "errors", "cache", "kubernetes"}
+	coremain.Run()
 }

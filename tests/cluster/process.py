@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import Final
 
 _TAIL_LINES: Final = 15
+_LEAVE_TIMEOUT_S: Final = 30
 # PR_SET_PDEATHSIG (1) survives execve. A parent that died before the call is seen by its id.
 _GUARD: Final = """
 import ctypes, os, signal, sys
@@ -65,3 +67,27 @@ class Process:
         """Return the last lines of its log."""
         lines = self.log.read_text(errors="replace").splitlines()
         return "\n".join(lines[-_TAIL_LINES:])
+
+
+class Entered(Process):
+    """A program that `unshare` or `nsenter` forks, to be in namespaces of its own."""
+
+    @property
+    def inner(self) -> int:
+        """The process id of the program itself; 0 while there is none."""
+        children = Path(f"/proc/{self.pid}/task/{self.pid}/children")
+        try:
+            return int(children.read_text().split()[0])
+        except (OSError, IndexError):
+            return 0
+
+    def kill(self) -> None:
+        """End the program at once, and wait until it is gone; the outer one ends with it."""
+        inner = self.inner
+        if inner:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(inner, signal.SIGKILL)
+            # As long as processes of an ended namespace leave, its first one is waited for.
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self._process.wait(_LEAVE_TIMEOUT_S)
+        super().kill()

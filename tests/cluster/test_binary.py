@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from tests.cluster.binary import binaries, content_hash
+from tests.cluster.binary import KUBE, binaries
 from tests.cluster.control_plane import ControlPlane
 from tests.cluster.errors import ClusterUnavailable
 from tests.cluster.existing import existing_cluster
@@ -30,7 +30,7 @@ def test_without_go_and_package_index_the_reason_is_one_line(
 
 
 def test_cached_binary_is_taken_as_it_is(tmp_path: Path) -> None:
-    cached = tmp_path / "ascend-serving" / "cluster" / content_hash() / "kube"
+    cached = tmp_path / "ascend-serving" / "cluster" / KUBE.content_hash() / "kube"
     cached.parent.mkdir(parents=True)
     program(cached, "exit 0")
     found = binaries({"XDG_CACHE_HOME": str(tmp_path)})
