@@ -1,0 +1,40 @@
+{{/* What the operator does, and nothing else: it reads no Secret, no ConfigMap and no Node, and
+changes no ServingDeployment but its status. */}}
+{{- define "ascend-serving.operatorRules" -}}
+- apiGroups: [ascend-serving.dev]
+  resources: [servingdeployments]
+  verbs: [get, list, watch]
+- apiGroups: [ascend-serving.dev]
+  resources: [servingdeployments/status]
+  verbs: [patch]
+# For owner references that block the owner's deletion, where a cluster checks that right.
+- apiGroups: [ascend-serving.dev]
+  resources: [servingdeployments/finalizers]
+  verbs: [update]
+- apiGroups: [""]
+  resources: [pods]
+  verbs: [get, list, watch, create, delete]
+- apiGroups: [""]
+  resources: [services, serviceaccounts]
+  verbs: [get, list, watch, create, patch]
+- apiGroups: [apps]
+  resources: [deployments]
+  verbs: [get, list, watch, create, patch]
+- apiGroups: [rbac.authorization.k8s.io]
+  resources: [roles, rolebindings]
+  verbs: [get, list, watch, create, patch]
+- apiGroups: [policy]
+  resources: [poddisruptionbudgets]
+  verbs: [get, list, watch, create, patch]
+# Also without --network-policy: those that an operator with it has made are removed again.
+- apiGroups: [networking.k8s.io]
+  resources: [networkpolicies]
+  verbs: [get, list, watch, create, patch, delete]
+# Never used by the operator: it grants this to routers, and nobody can grant what he has not.
+- apiGroups: [discovery.k8s.io]
+  resources: [endpointslices]
+  verbs: [get, list, watch]
+- apiGroups: [""]
+  resources: [events]
+  verbs: [create]
+{{- end }}
