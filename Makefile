@@ -17,9 +17,12 @@ export UV_DEFAULT_INDEX ?= $(PIP_INDEX_URL)
 endif
 export OMP_NUM_THREADS ?= 1
 PORT ?= 8000
-CRD := manifests/crd/servingdeployments.yaml
+TESTS ?= tests --ignore=tests/e2e
+# What real nodes and images need, by its name in Debian and Ubuntu.
+E2E_PACKAGES := containerd runc containernetworking-plugins iptables conntrack buildah debootstrap
+CRDS := manifests/crd/servingdeployments.yaml charts/ascend-serving/files/servingdeployments.yaml
 
-.PHONY: help setup lint fix test test-lowest coverage cluster bench demo manifests lock clean
+.PHONY: help setup lint fix test test-lowest coverage e2e-deps e2e images cluster bench demo manifests lock clean
 
 help: ## Show this list
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 16
@@ -44,7 +47,9 @@ lint: $(INSTALLED) ## Check format, style, types and layers
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/python -m serving_contract.crd | diff $(CRD) - || { echo "$(CRD): run \`make manifests\`" >&2; exit 1; }
+	@for crd in $(CRDS); do \
+	  $(BIN)/python -m serving_contract.crd | diff $$crd - || { echo "$$crd: run \`make manifests\`" >&2; exit 1; }; \
+	done
 
 fix: $(INSTALLED) ## Format, and mend what can be mended by itself
 	$(BIN)/ruff format .
@@ -62,8 +67,20 @@ test-lowest: requirements.lock ## Run the tests with the lowest versions that py
 coverage: $(INSTALLED) ## Run the tests and show what they do not reach
 	$(BIN)/pytest -q --cov --cov-report=term-missing:skip-covered $(TESTS)
 
-cluster: $(INSTALLED) ## Run a Kubernetes control plane with fake nodes until Ctrl-C; prints its KUBECONFIG
-	@$(BIN)/python -m tests.cluster
+e2e-deps: ## Install what real nodes need (root; Debian packages)
+	@test "$$(id -u)" = 0 || { echo "e2e-deps: installing packages needs root: sudo make e2e-deps" >&2; exit 2; }
+	@command -v apt-get >/dev/null || { echo "e2e-deps: no apt-get here; install $(E2E_PACKAGES) another way" >&2; exit 2; }
+	@export DEBIAN_FRONTEND=noninteractive; install="apt-get install -y -qq --no-install-recommends $(E2E_PACKAGES)"; \
+	  $$install >/dev/null 2>&1 || { apt-get update -qq && $$install >/dev/null; }
+
+e2e: $(INSTALLED) ## Run the whole system on real nodes of this machine (root; TESTS=path to choose)
+	@$(BIN)/python -m tests.e2e $(if $(filter command line environment,$(origin TESTS)),$(TESTS))
+
+images: $(INSTALLED) ## Build the images with buildah and print their sizes (root)
+	@$(BIN)/python -m tests.images
+
+cluster: $(INSTALLED) ## Run a Kubernetes cluster until Ctrl-C (NODES=2 [DEVICES=8]: real ones, root); prints its KUBECONFIG
+	@$(BIN)/python -m tests.cluster $(if $(NODES),--nodes $(NODES)) $(if $(DEVICES),--devices $(DEVICES))
 
 bench: $(INSTALLED) ## Measure speed and memory (ONLY=engine,router,...); prints machine and ratios
 	$(BIN)/python -m tests.bench $(ONLY)
@@ -72,7 +89,7 @@ demo: $(INSTALLED) ## Serve a tiny model with dp=2 on the CPU and ask it (DETACH
 	@$(BIN)/python -m serving_cli.demo --port $(PORT) $(if $(filter 1,$(DETACH)),--detach)
 
 manifests: $(INSTALLED) ## Generate the CRD from the models
-	$(BIN)/python -m serving_contract.crd > $(CRD)
+	$(BIN)/python -m serving_contract.crd | tee $(CRDS) > /dev/null
 
 lock: ## Resolve pyproject anew into requirements.lock
 	@test -x $(BIN)/uv || { $(PYTHON) -m venv $(VENV) && $(BIN)/python -m pip install -q uv==$(UV_VERSION); }

@@ -1,0 +1,76 @@
+"""The chart in the cluster."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import tomllib
+from pathlib import Path
+from typing import Final
+
+from tests.cluster.real_cluster import RealCluster
+from tests.contract.custom_resource import CRDS
+
+ROOT: Final = Path(__file__).parents[2]
+CHART: Final = ROOT / "charts" / "ascend-serving"
+RELEASE: Final = "ascend-serving"
+SYSTEM: Final = "ascend-serving-system"
+
+
+def version() -> str:
+    """Return the project's version."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    return str(project["version"])
+
+
+def image_of(target: str, tag: str = "") -> str:
+    """Return the name of an image of this version, or of another tag."""
+    return f"ascend-serving/{target}:{tag or version()}"
+
+
+_CRD: Final = f"{CRDS}/servingdeployments.ascend-serving.dev"
+
+
+class Installation:
+    """A release of the chart and the helm that made it."""
+
+    def __init__(self, helm: Path, cluster: RealCluster, home: Path) -> None:
+        self.cluster = cluster
+        self._helm = helm
+        self._home = home
+
+    def install(self) -> str:
+        """Install the chart into a namespace that enforces `restricted`, and wait for it.
+
+        The CRD that every cluster of the tests has makes way for the chart's own.
+        """
+        self.cluster.api.delete(_CRD)
+        self.cluster.api.wait(lambda: not self.cluster.api.exists(_CRD) or None, "no CRD is left")
+        labels = {"pod-security.kubernetes.io/enforce": "restricted"}
+        body = {"metadata": {"name": SYSTEM, "labels": labels}}
+        self.cluster.api.create("/api/v1/namespaces", body)
+        return self.reinstall()
+
+    def reinstall(self) -> str:
+        """Install the chart into the namespace that is there."""
+        return self.run("install", RELEASE, str(CHART), "--wait", "--timeout", "3m")
+
+    def upgrade(self, *settings: str) -> str:
+        """Upgrade the release with other values, and wait for it."""
+        return self.run("upgrade", RELEASE, str(CHART), *settings, "--wait", "--timeout", "3m")
+
+    def run(self, *words: str) -> str:
+        """Run helm in the release's namespace and return what it prints."""
+        command = [str(self._helm), "--kubeconfig", str(self.cluster.kubeconfig)]
+        done = subprocess.run(
+            [*command, "--namespace", SYSTEM, *words],
+            env=os.environ | {f"HELM_{kind}_HOME": str(self._home) for kind in _HOMES},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 0, f"helm {' '.join(words)}: {done.stderr}"
+        return done.stdout
+
+
+_HOMES: Final = ("CACHE", "CONFIG", "DATA")
