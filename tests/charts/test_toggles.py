@@ -128,6 +128,36 @@ def test_service_monitors_look_where_the_operator_serves(helm: Helm) -> None:
     assert some["spec"]["namespaceSelector"] == {"matchNames": ["a", "b"]}
 
 
+def test_labels_of_users_win_on_service_monitors(helm: Helm) -> None:
+    objects = helm.template(
+        "metrics.serviceMonitor.enabled=true",
+        "metrics.serviceMonitor.labels.release=prometheus",
+        r"metrics.serviceMonitor.labels.app\.kubernetes\.io/instance=prometheus",
+    )
+    monitors = [one for one in objects if one["kind"] == "ServiceMonitor"]
+    assert len(monitors) == 3
+    for one in monitors:
+        labels = one["metadata"]["labels"]
+        assert labels["release"] == labels["app.kubernetes.io/instance"] == "prometheus"
+        wanted = one["spec"]["selector"]["matchLabels"]
+        assert wanted.items() <= labels.items()
+
+
+COMPONENTS = {
+    "Pod": ("test", "test.servingDeployment=qwen"),
+    "ConfigMap": ("dashboard", "dashboards.enabled=true"),
+    "HorizontalPodAutoscaler": ("autoscaler", "examples.autoscaling.hpa.enabled=true"),
+    "ScaledObject": ("autoscaler", "examples.autoscaling.keda.enabled=true"),
+}
+
+
+@pytest.mark.parametrize("kind", COMPONENTS)
+def test_objects_that_are_not_the_operators_say_so(helm: Helm, kind: str) -> None:
+    component, setting = COMPONENTS[kind]
+    metadata = only(helm.template(setting, SCALED), kind)["metadata"]
+    assert metadata["labels"]["app.kubernetes.io/component"] == component
+
+
 def test_toggles_are_off_by_default(helm: Helm) -> None:
     extras = {"ServiceMonitor", "NetworkPolicy", "ConfigMap", "HorizontalPodAutoscaler"}
     assert not (extras | {"ScaledObject"}) & kinds(helm.template())

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import yaml
 from tests.charts.helm import CHART, Helm, HelmRefused
+from tests.manifests.documents import only
 
 Schema = dict[str, Any]
 
@@ -17,6 +18,8 @@ SCHEMA: Schema = json.loads((CHART / "values.schema.json").read_text())
 VALUES: Schema = yaml.safe_load((CHART / "values.yaml").read_text())
 SCALED = "examples.autoscaling.servingDeployment=qwen"
 OPEN = {"properties/global"}
+OF_A_WHOLE = {("global",), ("enabled",)}
+"""What a chart that this one is a part of sets; not read here."""
 
 TYPOS = {
     "top": ("operatr.replicas=3", "operatr"),
@@ -40,6 +43,10 @@ WRONG = {
     "an image with a space": ("images.router=a b", "/images/router"),
     "a label of the selector": (
         r"operator.podLabels.app\.kubernetes\.io/component=x",
+        "app.kubernetes.io/component",
+    ),
+    "the component of a monitor": (
+        r"metrics.serviceMonitor.labels.app\.kubernetes\.io/component=x",
         "app.kubernetes.io/component",
     ),
     "an example without its deployment": (
@@ -71,6 +78,26 @@ def test_typo_is_refused_by_name(helm: Helm, setting: str, name: str) -> None:
 @pytest.mark.parametrize(("setting", "words"), WRONG.values(), ids=WRONG)
 def test_wrong_value_is_refused_and_named(helm: Helm, setting: str, words: str) -> None:
     assert words in refusal(helm, setting)
+
+
+def groups(values: Schema, path: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
+    for name, value in values.items():
+        yield (*path, name)
+        if isinstance(value, dict) and name != "resources":
+            yield from groups(value, (*path, name))
+
+
+@pytest.mark.parametrize("path", list(groups(VALUES)), ids=".".join)
+def test_null_is_refused_and_named(helm: Helm, path: tuple[str, ...]) -> None:
+    place = "".join(f"/{name}" for name in path[:-1])
+    said = refusal(helm, f"{'.'.join(path)}=null")
+    assert f"at '{place}': missing property '{path[-1]}'" in said
+
+
+def test_limits_of_the_operator_can_be_taken_away(helm: Helm) -> None:
+    deployment = only(helm.template("operator.resources.limits=null"), "Deployment")
+    (container,) = deployment["spec"]["template"]["spec"]["containers"]
+    assert set(container["resources"]) == {"requests"}
 
 
 def test_chart_passes_helms_own_check(helm: Helm) -> None:
@@ -108,7 +135,7 @@ def declared(schema: Schema, path: tuple[str, ...] = ()) -> Iterator[tuple[str, 
 
 def test_values_and_schema_name_the_same() -> None:
     defaults = {path if "resources" not in path else path[:2] for path in leaves(VALUES)}
-    assert defaults == set(declared(SCHEMA)) - {("global",)}
+    assert defaults == set(declared(SCHEMA)) - OF_A_WHOLE
 
 
 def test_every_value_is_promised_in_its_place() -> None:
@@ -123,16 +150,32 @@ def test_every_value_is_promised_in_its_place() -> None:
     assert promised <= set(declared(SCHEMA))
 
 
-def test_chart_works_as_a_part_of_another(helm: Helm, tmp_path: Path) -> None:
+@pytest.fixture
+def whole(tmp_path: Path) -> Path:
+    """A chart of which this one is a part, on a condition."""
     (tmp_path / "charts").mkdir()
     shutil.copytree(CHART, tmp_path / "charts" / "ascend-serving")
-    (tmp_path / "Chart.yaml").write_text("{apiVersion: v2, name: whole, version: 1.0.0}\n")
-    (tmp_path / "values.yaml").write_text(
-        "global: {region: north}\nascend-serving: {operator: {replicas: 3}}\n"
+    part = "{name: ascend-serving, version: '*', condition: ascend-serving.enabled}"
+    (tmp_path / "Chart.yaml").write_text(
+        f"{{apiVersion: v2, name: whole, version: 1.0.0, dependencies: [{part}]}}\n"
     )
-    objects = helm.template(chart=tmp_path)
-    (deployment,) = (one for one in objects if one["kind"] == "Deployment")
-    assert deployment["spec"]["replicas"] == 3
+    (tmp_path / "values.yaml").write_text(
+        "global: {region: north}\nascend-serving: {enabled: true, operator: {replicas: 3}}\n"
+    )
+    return tmp_path
+
+
+def test_chart_works_as_a_part_of_another(helm: Helm, whole: Path) -> None:
+    assert only(helm.template(chart=whole), "Deployment")["spec"]["replicas"] == 3
+
+
+def test_chart_can_be_left_out_of_another(helm: Helm, whole: Path) -> None:
+    assert helm.template("ascend-serving.enabled=false", chart=whole) == []
+
+
+def test_part_of_another_refuses_null_too(helm: Helm, whole: Path) -> None:
+    with pytest.raises(HelmRefused, match="namespaces"):
+        helm.template("ascend-serving.operator.namespaces=null", chart=whole)
 
 
 def test_readme_says_every_group_of_values() -> None:

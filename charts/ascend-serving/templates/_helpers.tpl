@@ -13,6 +13,11 @@ app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
 helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- end }}
 
+{{/* list . COMPONENT -> the same on an object that is not the operator's. */}}
+{{- define "ascend-serving.labelsOf" -}}
+{{- include "ascend-serving.labels" (index . 0) | replace "component: operator" (printf "component: %s" (index . 1)) -}}
+{{- end }}
+
 {{/* list . VALUE NAME -> the image that a value names, else the one of this version. */}}
 {{- define "ascend-serving.image" -}}
 {{- $root := index . 0 -}}
