@@ -37,7 +37,8 @@ def diagnose_routers(routers: Iterable[Pod]) -> Trouble | None:
     found = [
         Trouble(reason=pod.trouble.reason, message=f"{pod.name}: {pod.trouble.message}")
         for pod in routers
-        if pod.trouble is not None and not pod.is_terminating and not pod.has_ended
+        if pod.trouble is not None
+        and not (pod.trouble.is_unready or pod.is_terminating or pod.has_ended)
     ]
     return min(found, key=lambda one: (SEVERITY[one.reason], one.message), default=None)
 

@@ -56,10 +56,15 @@ SEVERITY: Final = {reason: position for position, reason in enumerate(Reason)}
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Trouble:
-    """A reason and the words of whoever noticed."""
+    """A reason and the words of whoever noticed.
+
+    Attributes:
+        is_unready: all that is wrong is that a probe fails, as it does for a moment in every start.
+    """
 
     reason: Reason
     message: str
+    is_unready: bool = False
 
 
 def diagnose(pod: Mapping[str, object]) -> Trouble | None:
@@ -114,8 +119,8 @@ def _from_container(container: Mapping[str, object]) -> Iterator[Trouble]:
         yield _trouble(Reason.IMAGE_PULL_FAILED, words, prefix=waiting)
         return
     if container.get("started") is True and at(container, "state", "running") is not None:
-        name = text(container, "name")
-        yield _trouble(Reason.REPLICA_NOT_READY, f"container {name} runs, its ready probe fails")
+        message = f"container {text(container, 'name')} runs, its ready probe fails"
+        yield Trouble(reason=Reason.REPLICA_NOT_READY, message=message, is_unready=True)
     elif crash := _crash(container):
         yield crash
     elif waiting == _CRASH_LOOP:

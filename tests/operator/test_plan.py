@@ -406,7 +406,7 @@ def test_no_ready_router_makes_it_unavailable() -> None:
 
 def sick_router(**fields: Any) -> Pod:
     trouble = Trouble(reason=Reason.IMAGE_PULL_FAILED, message="ErrImagePull: no such image")
-    return Pod(name="qwen-router-a", created_at=START, trouble=trouble, **fields)
+    return Pod(name="qwen-router-a", created_at=START, **{"trouble": trouble, **fields})
 
 
 def test_router_in_trouble_is_told_beside_the_one_that_serves() -> None:
@@ -434,6 +434,14 @@ def test_without_a_ready_router_its_own_words_are_quoted() -> None:
 def test_router_that_goes_is_in_no_trouble() -> None:
     cluster = settled()
     cluster.routers = [sick_router(deletion_at=START), sick_router(has_ended=True)]
+    cluster.reconcile()
+    assert cluster.condition("Degraded") == ("False", "AsExpected")
+
+
+def test_router_that_is_not_ready_yet_is_in_no_trouble() -> None:
+    cluster = settled()
+    unready = Trouble(reason=Reason.REPLICA_NOT_READY, message="probe fails", is_unready=True)
+    cluster.routers = [sick_router(trouble=unready)]
     cluster.reconcile()
     assert cluster.condition("Degraded") == ("False", "AsExpected")
 
