@@ -18,8 +18,9 @@ endif
 export OMP_NUM_THREADS ?= 1
 PORT ?= 8000
 TESTS ?= tests --ignore=tests/e2e
-# What real nodes and images need, by its name in Debian and Ubuntu.
-E2E_PACKAGES := containerd runc containernetworking-plugins iptables conntrack buildah debootstrap
+# What real nodes and images need: a program, and the package that has it in Debian and Ubuntu.
+E2E_NEEDS := containerd:containerd runc:runc /usr/lib/cni/ptp:containernetworking-plugins iptables:iptables \
+  conntrack:conntrack ip:iproute2 buildah:buildah debootstrap:debootstrap
 CRDS := manifests/crd/servingdeployments.yaml charts/ascend-serving/files/servingdeployments.yaml
 
 .PHONY: help setup lint fix test test-lowest coverage e2e-deps e2e images cluster bench demo manifests lock clean
@@ -67,11 +68,14 @@ test-lowest: requirements.lock ## Run the tests with the lowest versions that py
 coverage: $(INSTALLED) ## Run the tests and show what they do not reach
 	$(BIN)/pytest -q --cov --cov-report=term-missing:skip-covered $(TESTS)
 
-e2e-deps: ## Install what real nodes need (root; Debian packages)
-	@test "$$(id -u)" = 0 || { echo "e2e-deps: installing packages needs root: sudo make e2e-deps" >&2; exit 2; }
-	@command -v apt-get >/dev/null || { echo "e2e-deps: no apt-get here; install $(E2E_PACKAGES) another way" >&2; exit 2; }
-	@export DEBIAN_FRONTEND=noninteractive; install="apt-get install -y -qq --no-install-recommends $(E2E_PACKAGES)"; \
-	  $$install >/dev/null 2>&1 || { apt-get update -qq && $$install >/dev/null; }
+e2e-deps: ## Install what real nodes need and is not there (root; Debian packages)
+	@missing=$$(for need in $(E2E_NEEDS); do command -v $${need%%:*} >/dev/null || echo $${need#*:}; done); \
+	  test -n "$$missing" || exit 0; \
+	  test "$$(id -u)" = 0 || { echo "e2e-deps: installing" $$missing "needs root: sudo make e2e-deps" >&2; exit 2; }; \
+	  command -v apt-get >/dev/null || { echo "e2e-deps: no apt-get here; install" $$missing "another way" >&2; exit 2; }; \
+	  export DEBIAN_FRONTEND=noninteractive; \
+	  install="apt-get install -y -qq --no-install-recommends --no-remove -o DPkg::Lock::Timeout=300"; \
+	  $$install $$missing >/dev/null 2>&1 || { apt-get update -qq && $$install $$missing >/dev/null; }
 
 e2e: $(INSTALLED) ## Run the whole system on real nodes of this machine (root; TESTS=path to choose)
 	@$(BIN)/python -m tests.e2e $(if $(filter command line environment,$(origin TESTS)),$(TESTS))

@@ -13,10 +13,8 @@ from typing import Final
 
 from serving_contract.kubernetes import (
     API_VERSION,
-    LABEL_COMPONENT,
     LABEL_MANAGED_BY,
     OPERATOR,
-    REPLICA,
 )
 from serving_contract.status import Status
 from serving_operator import timestamps
@@ -298,10 +296,8 @@ _MANAGED: Final = f"{LABEL_MANAGED_BY}={OPERATOR}"
 
 
 def selector_of(kind: Kind) -> str:
-    """Return what selects our objects of a kind: of the pods only replicas, no routers."""
-    if kind is SERVING_DEPLOYMENT:
-        return ""
-    return f"{_MANAGED},{LABEL_COMPONENT}={REPLICA}" if kind is POD else _MANAGED
+    """Return what selects our objects of a kind; of the pods also those of routers."""
+    return "" if kind is SERVING_DEPLOYMENT else _MANAGED
 
 
 def _is_watched(body: Body) -> bool:

@@ -19,7 +19,7 @@ _STAMP: Final = "k8s.io/component-base/version"
 KUBE: Final = GoProgram(
     name="kube",
     folder=Path(__file__).parent,
-    title=f"the test cluster's binary (Kubernetes {VERSION}, about 8 minutes, once)",
+    title=f"the test cluster's binary (Kubernetes {VERSION}, about 7 minutes, once)",
     # Unstamped components call themselves v0.0.0-master, and what checks the version refuses that.
     linker_flags=(
         f"-s -w -X {_STAMP}.gitVersion={VERSION} -X {_STAMP}.gitMajor=1 -X {_STAMP}.gitMinor=34"

@@ -23,6 +23,11 @@ FIRST_SERVICE: Final = "10.98.0.1"
 _LINKS: Final = Path("/sys/class/net")
 _NODES: Final = "172.30.77"
 _SUBNET: Final = f"{_NODES}.0/24"
+NETWORKS: Final = (_SUBNET, PODS, SERVICES)
+_NOBODY: Final = "198.51.100.1"
+"""Reserved for documentation (RFC 5737): its way is the one of what has no route of its own."""
+_SEEN_BY_IPTABLES: Final = Path("/proc/sys/net/bridge/bridge-nf-call-iptables")
+_PASS: Final = ("FORWARD", "-i", BRIDGE, "-o", BRIDGE, "-j", "ACCEPT")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,20 +51,57 @@ class Place:
         return f"{PREFIX}{self.number}"
 
 
-def make_bridge() -> None:
-    """Make the bridge, at which the host is `HOST`.
+def check_networks() -> None:
+    """Look whether the bridge can be made.
 
     Raises:
-        ClusterUnavailable: if the machine uses one of the networks already.
+        ClusterUnavailable: if its name or one of the networks is in use on this machine.
     """
-    for network in (_SUBNET, PODS, SERVICES):
-        if used := ip("route", "show", "to", "root", network).strip():
+    if (_LINKS / BRIDGE).exists():
+        raise ClusterUnavailable(
+            f"the test cluster needs an interface {BRIDGE}, and this machine has one already; "
+            f"`ip link del {BRIDGE}` removes it"
+        )
+    for network in NETWORKS:
+        if used := _use(network):
             raise ClusterUnavailable(
-                f"the test cluster needs {network}, and this machine has a route there: {used}"
+                f"the test cluster needs {network}, and this machine has a route there: {used}; "
+                "remove it, or run the tests on another machine"
             )
+
+
+def _use(network: str) -> str:
+    """Return a route into a network, or a wider one that leads elsewhere than most; or nothing."""
+    if within := ip("route", "show", "to", "root", network).strip():
+        return within
+    way = _way_to(network.partition("/")[0])
+    return "" if _device(way) == _device(_way_to(_NOBODY)) else way
+
+
+def _way_to(address: str) -> str:
+    done = subprocess.run(
+        ["ip", "-o", "route", "get", address], capture_output=True, text=True, check=False
+    )
+    return done.stdout.strip()  # nothing where no route leads there
+
+
+def _device(way: str) -> str:
+    return _word_after("dev", way) or ""
+
+
+def make_bridge() -> None:
+    """Make the bridge, at which the host is `HOST`."""
     ip("link", "add", BRIDGE, "type", "bridge")
     ip("addr", "add", f"{HOST}/24", "dev", BRIDGE)
     ip("link", "set", BRIDGE, "up")
+    # Docker's rules drop what is forwarded, and br_netfilter takes frames of a bridge for that.
+    if _SEEN_BY_IPTABLES.exists() and _SEEN_BY_IPTABLES.read_text().strip() == "1":
+        subprocess.run(["iptables", "-w", "-I", *_PASS], check=True)
+
+
+def remove_rule() -> None:
+    """Remove the rule by which frames pass between nodes, if it is there."""
+    subprocess.run(["iptables", "-w", "-D", *_PASS], capture_output=True, check=False)
 
 
 def plug_in(place: Place, pid: int) -> None:
@@ -87,8 +129,12 @@ def remove_links(prefix: str) -> None:
 
 
 def _way_to_services() -> str | None:
-    words = ip("route", "show", SERVICES).split()
-    return words[words.index("via") + 1] if "via" in words else None
+    return _word_after("via", ip("route", "show", SERVICES))
+
+
+def _word_after(word: str, text: str) -> str | None:
+    words = text.split()
+    return words[words.index(word) + 1] if word in words else None
 
 
 def ip(*words: str) -> str:

@@ -14,6 +14,7 @@ class Certificates:
 
     Attributes:
         ca: what clients trust.
+        server: the API server's and etcd's, with which the former also comes to the latter.
         service_accounts_key: signs the tokens of service accounts.
         kubelet_client: with it the API server asks kubelets for logs and the like.
     """
@@ -29,8 +30,10 @@ class Certificates:
 def make_certificates(folder: Path, *addresses: str) -> Certificates:
     """Write an authority, what it certifies, and a signing key.
 
-    The server's certificate is for this machine's own addresses, and `addresses`.
+    The server's certificate is for this machine's own addresses, and `addresses`. The folder is
+    its owner's alone from then on.
     """
+    folder.chmod(0o700)
     authority = trustme.CA()
     server = authority.issue_cert("localhost", "127.0.0.1", "kubernetes.default.svc", *addresses)
     client = authority.issue_cert(

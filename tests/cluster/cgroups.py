@@ -13,6 +13,7 @@ from typing import Final
 
 _ROOT: Final = Path("/sys/fs/cgroup")
 _INHERITED: Final = ("cpuset.cpus", "cpuset.mems")
+_CONTROLLERS: Final = frozenset({"cpu", "cpuset", "memory", "pids"})
 _LIMITS: Final = ("memory.limit_in_bytes", "memory.max")
 _USAGE: Final = {"memory.limit_in_bytes": "memory.usage_in_bytes", "memory.max": "memory.current"}
 _ROOM_BYTES: Final = 8 << 20
@@ -32,13 +33,33 @@ def make_groups(name: str) -> Path:
         group = hierarchy / name
         group.mkdir(exist_ok=True)
         for file in _INHERITED:
-            if (group / file).exists():
+            # In cgroup v2 the root has none, and the others have them from it.
+            if (group / file).exists() and (hierarchy / file).exists():
                 (group / file).write_text((hierarchy / file).read_text())
     # One that the kubelet does not look at when it finds out where it runs itself.
     pids = _ROOT / "pids"
     own = (pids if pids in _hierarchies() else _hierarchies()[0]) / name / "system"
     own.mkdir(exist_ok=True)
     return own / "cgroup.procs"
+
+
+def missing_for_groups(root: Path = _ROOT) -> str | None:
+    """Return what the groups of pods lack here and the cure, or None."""
+    if not (root / "cgroup.controllers").exists():
+        return None  # v1 has no such conditions
+    if missing := _CONTROLLERS - _words(root / "cgroup.controllers"):
+        return (
+            f"the cgroup v2 controllers {', '.join(sorted(missing))} in {root}; "
+            "delegate them, or use the machine itself instead of a container"
+        )
+    # Only the machine's own root group, which has no type, may hold processes beside groups.
+    is_blocked = (root / "cgroup.type").exists() and _members(root)
+    if is_blocked and (off := _CONTROLLERS - _words(root / "cgroup.subtree_control")):
+        return (
+            f"the cgroup v2 controllers {', '.join(sorted(off))} enabled in {root}, which cannot "
+            "be done while that group holds processes; start the container with --cgroupns=host"
+        )
+    return None
 
 
 def remove_groups(prefix: str) -> None:
@@ -71,6 +92,9 @@ def exhaust_memory(group: str, container: str) -> None:
     limit = next(found / name for name in _LIMITS if (found / name).exists())
     room = int((found / _USAGE[limit.name]).read_text()) + _ROOM_BYTES
     limit.write_text(str(room))
+    for name, most in (("memory.memsw.limit_in_bytes", room), ("memory.swap.max", 0)):
+        if (found / name).exists():
+            (found / name).write_text(str(most))
     hog = ["sh", "-c", _HOG, "hog", str(found / "cgroup.procs"), str(room)]
     with tempfile.TemporaryFile(dir="/dev/shm") as memory:
         subprocess.run(hog, stdout=memory, stderr=subprocess.DEVNULL, check=False)
@@ -103,6 +127,10 @@ def _remove(top: Path) -> None:
             for pid in _members(group):
                 os.kill(pid, signal.SIGKILL)
             group.rmdir()
+
+
+def _words(file: Path) -> set[str]:
+    return set(file.read_text().split())
 
 
 def _members(group: Path) -> list[int]:

@@ -3,29 +3,16 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 from tests.cluster.certificates import Certificates
 from tests.cluster.ports import free_port
+from tests.cluster.tokens import Tokens
 
 LOOPBACK: Final = "127.0.0.1"
 SERVICES: Final = "10.98.0.0/16"
-ADMIN: Final = "admin-token"
-CONTROLLERS: Final = "controllers-token"
-SCHEDULER: Final = "scheduler-token"
-PROXY: Final = "proxy-token"
-DNS: Final = "dns-token"
-_NODE: Final = "node-token-"
-_TOKENS: Final = f"""\
-{ADMIN},admin,admin,system:masters
-{CONTROLLERS},system:kube-controller-manager,controllers,system:masters
-{SCHEDULER},system:kube-scheduler,scheduler,system:masters
-{PROXY},system:kube-proxy,proxy
-{DNS},dns,dns,system:masters
-"""
 _AUDIT_POLICY: Final = {
     "apiVersion": "audit.k8s.io/v1",
     "kind": "Policy",
@@ -79,16 +66,16 @@ class Layout:
 
     @property
     def etcd_url(self) -> str:
-        return f"http://127.0.0.1:{self.etcd}"
+        return f"https://127.0.0.1:{self.etcd}"
 
     @property
     def audit_log(self) -> Path:
         return self.folder / "audit.json"
 
 
-def etcd(layout: Layout) -> list[str]:
-    """Return etcd's flags."""
-    peers = f"http://127.0.0.1:{layout.etcd_peers}"
+def etcd(layout: Layout, certificates: Certificates) -> list[str]:
+    """Return etcd's flags; it speaks only with who has a certificate of ours."""
+    peers = f"https://127.0.0.1:{layout.etcd_peers}"
     return [
         f"--data-dir={layout.folder / 'etcd'}",
         "--unsafe-no-fsync",
@@ -97,25 +84,30 @@ def etcd(layout: Layout) -> list[str]:
         f"--listen-peer-urls={peers}",
         f"--initial-advertise-peer-urls={peers}",
         f"--initial-cluster=default={peers}",
+        *(flag for side in ("", "peer-") for flag in _certified(side, certificates)),
     ]
 
 
-def node_token(name: str) -> str:
-    """Return the token of a node's kubelet."""
-    return f"{_NODE}{name}"
+def _certified(side: str, certificates: Certificates) -> list[str]:
+    return [
+        f"--{side}client-cert-auth",
+        f"--{side}trusted-ca-file={certificates.ca}",
+        f"--{side}cert-file={certificates.server}",
+        f"--{side}key-file={certificates.server_key}",
+    ]
 
 
 def apiserver(
-    layout: Layout, certificates: Certificates, *, watch_cache: bool, nodes: Iterable[str] = ()
+    layout: Layout, certificates: Certificates, tokens: Tokens, *, watch_cache: bool
 ) -> list[str]:
     """Return the API server's flags; writes the files that they name."""
-    tokens = layout.folder / "tokens.csv"
-    of_nodes = (f"{node_token(name)},system:node:{name},{name},system:nodes\n" for name in nodes)
-    tokens.write_text(_TOKENS + "".join(of_nodes))
     policy = layout.folder / "audit-policy.json"
     policy.write_text(json.dumps(_AUDIT_POLICY))
     return [
         f"--etcd-servers={layout.etcd_url}",
+        f"--etcd-cafile={certificates.ca}",
+        f"--etcd-certfile={certificates.server}",
+        f"--etcd-keyfile={certificates.server_key}",
         f"--bind-address={layout.address}",
         f"--advertise-address={layout.address}",
         *_reaching(layout, certificates),
@@ -123,7 +115,7 @@ def apiserver(
         f"--tls-cert-file={certificates.server}",
         f"--tls-private-key-file={certificates.server_key}",
         f"--client-ca-file={certificates.ca}",
-        f"--token-auth-file={tokens}",
+        f"--token-auth-file={tokens.write(layout.folder / 'tokens.csv')}",
         "--authorization-mode=Node,RBAC",
         "--service-account-issuer=https://kubernetes.default.svc",
         f"--service-account-key-file={certificates.service_accounts_key}",

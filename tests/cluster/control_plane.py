@@ -6,11 +6,12 @@ and leave nothing behind. There is no kubelet: `kubelet.py` plays one where pods
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import ssl
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Final, Self
@@ -25,6 +26,7 @@ from tests.cluster.crds import apply_crds
 from tests.cluster.errors import ApiRefused, ClusterUnavailable
 from tests.cluster.kubeconfig import write_kubeconfig
 from tests.cluster.process import Process
+from tests.cluster.tokens import ADMIN, CONTROLLERS, SCHEDULER, Tokens
 
 _READY_TIMEOUT_S: Final = 120
 _POLL_S: Final = 0.05
@@ -34,24 +36,36 @@ class ControlPlane(Cluster):
     """A running control plane.
 
     The methods that break it are for a control plane of one's own, never for the shared one.
+
+    Attributes:
+        tokens: of its users.
     """
 
     def __init__(
-        self, layout: Layout, certificates: Certificates, found: Binaries, *, watch_cache: bool
+        self,
+        layout: Layout,
+        certificates: Certificates,
+        found: Binaries,
+        *,
+        watch_cache: bool,
+        nodes: Iterable[str] = (),
     ) -> None:
         ca = certificates.ca.read_text()
+        tokens = Tokens(nodes)
+        admin = tokens.of(ADMIN)
         kubeconfig = write_kubeconfig(
-            layout.folder / "kubeconfig", server=layout.url, ca=ca, token=components.ADMIN
+            layout.folder / "kubeconfig", server=layout.url, ca=ca, token=admin
         )
         super().__init__(
             url=layout.url,
             ca=ca,
             kubeconfig=kubeconfig,
-            api=Api(layout.url, ssl.create_default_context(cadata=ca), components.ADMIN),
+            api=Api(layout.url, ssl.create_default_context(cadata=ca), admin),
             folder=layout.folder,
             has_controllers=found.has("kube-controller-manager") and found.has("kube-scheduler"),
         )
         self.audit_log = layout.audit_log
+        self.tokens = tokens
         self._layout = layout
         self._certificates = certificates
         self._binaries = found
@@ -97,11 +111,12 @@ class ControlPlane(Cluster):
 
     def stop(self) -> None:
         """End every process and remove the state."""
-        for process in reversed(self._running.values()):
-            process.kill()
+        with contextlib.ExitStack() as steps:  # the last one first, and every one is tried
+            steps.callback(shutil.rmtree, self._folder, ignore_errors=True)
+            steps.callback(self._starter.shutdown)
+            for process in self._running.values():
+                steps.callback(process.kill)
         self._running.clear()
-        self._starter.shutdown()
-        shutil.rmtree(self._folder, ignore_errors=True)
 
     def kill_apiserver(self) -> None:
         """End the API server at once; its port refuses."""
@@ -122,21 +137,23 @@ class ControlPlane(Cluster):
 
     def raise_revision(self) -> None:
         """Let etcd's revision go on; with the API server dead its old watches become too old."""
-        etcd.raise_revision(self._layout.etcd_url)
+        etcd.raise_revision(self._layout.etcd_url, self._certificates)
 
     def compact(self) -> None:
         """Forget old revisions: 410 for older watches and lists, without the watch cache only."""
-        etcd.compact(self._layout.etcd_url)
+        etcd.compact(self._layout.etcd_url, self._certificates)
 
     def _start_all(self) -> None:
-        self._run("etcd", components.etcd(self._layout))
+        self._run("etcd", components.etcd(self._layout, self._certificates))
         self.start_apiserver()
         self._apply_crds()
         if self.has_controllers:
             self._start_controllers()
 
     def _apiserver_flags(self) -> list[str]:
-        return components.apiserver(self._layout, self._certificates, watch_cache=self._watch_cache)
+        return components.apiserver(
+            self._layout, self._certificates, self.tokens, watch_cache=self._watch_cache
+        )
 
     def _apply_crds(self) -> None:
         try:
@@ -145,12 +162,12 @@ class ControlPlane(Cluster):
             raise ClusterUnavailable(f"manifests/crd is refused: {refused}") from refused
 
     def _start_controllers(self) -> None:
-        own = self.kubeconfig_for(components.CONTROLLERS)
+        own = self.kubeconfig_for(self.tokens.of(CONTROLLERS))
         self._run(
             "kube-controller-manager",
             components.controller_manager(self._layout, self._certificates, own),
         )
-        own = self.kubeconfig_for(components.SCHEDULER)
+        own = self.kubeconfig_for(self.tokens.of(SCHEDULER))
         self._run("kube-scheduler", components.scheduler(self._layout, own))
         self._wait("kube-controller-manager", self._has_default_service_account)
 

@@ -12,10 +12,9 @@ import threading
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Final, Self
+from typing import Final, Protocol, Self
 
 import grpc
-from tests.cluster.machine import Machine
 from tests.cluster.wire import encode, messages, number, texts
 
 ASCEND: Final = "huawei.com/Ascend910"
@@ -27,6 +26,18 @@ _TIMEOUT_S: Final = 10
 _LOOK_S: Final = 0.1
 
 
+class HasFiles(Protocol):
+    """A machine, of which only the file system is of interest."""
+
+    @property
+    def name(self) -> str:
+        """The node's name."""
+
+    @property
+    def root(self) -> Path:
+        """Its file system, as we see it; a path to nothing while it is off."""
+
+
 class DevicePlugin:
     """Devices 0 to `count` - 1 of one machine; a context manager.
 
@@ -35,7 +46,7 @@ class DevicePlugin:
             started refuses pods with devices for good until then.
     """
 
-    def __init__(self, machine: Machine, resource: str = ASCEND, count: int = 8) -> None:
+    def __init__(self, machine: HasFiles, resource: str = ASCEND, count: int = 8) -> None:
         self.connections = 0
         self._machine = machine
         self._resource = resource
@@ -84,8 +95,9 @@ class DevicePlugin:
 
     def _run(self) -> None:
         while not self._stopping.is_set():
-            # The kubelet, or the whole machine, may be away.
-            with contextlib.suppress(OSError, grpc.RpcError):
+            # The kubelet, or the whole machine, may be away. gRPC has a RuntimeError for a socket
+            # that cannot be made.
+            with contextlib.suppress(OSError, grpc.RpcError, RuntimeError):
                 self._serve()
             self._stopping.wait(_LOOK_S)
 

@@ -18,7 +18,7 @@ from typing import Final
 from tests.cluster.binary import cache_folder
 from tests.cluster.errors import ClusterUnavailable
 from tests.cluster.go import find_go
-from tests.cluster.go_program import _locked as locked
+from tests.cluster.go_program import locked
 from tests.cluster.progress import say
 
 VERSION: Final = "v3.21.4"

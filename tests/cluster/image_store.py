@@ -26,6 +26,8 @@ from tests.cluster.progress import say
 
 _KEPT: Final = 2
 _LARGE_BYTES: Final = 1 << 30
+_LARGE: Final = "large"
+_FOLDER: Final = "node-images"
 _HELD: Final = "archives.json"
 _READY_TIMEOUT_S: Final = 60
 _POLL_S: Final = 0.05
@@ -35,7 +37,7 @@ class ImageStore:
     """The stores of one cache folder; one process at a time uses them."""
 
     def __init__(self, cache: Path) -> None:
-        self._cache = cache / "node-images"
+        self._cache = cache / _FOLDER
 
     def root_with(self, archives: Iterable[Archive]) -> Path:
         """Return a containerd root that holds exactly the images of `archives`, unpacked.
@@ -46,7 +48,7 @@ class ImageStore:
         wanted = {archive.identity: archive for archive in archives}
         # Small stores, made anew in a second, neither displace large ones nor start as their copy.
         size = sum(archive.path.stat().st_size for archive in wanted.values())
-        peers = self._cache / ("large" if size > _LARGE_BYTES else "small")
+        peers = self._cache / (_LARGE if size > _LARGE_BYTES else "small")
         store = peers / hashlib.sha256("".join(sorted(wanted)).encode()).hexdigest()[:16]
         if not store.exists():
             _make(store, wanted)
@@ -54,6 +56,11 @@ class ImageStore:
         for old in _newest_first(peers)[_KEPT:]:
             shutil.rmtree(old)
         return store / "root"
+
+
+def has_large_store(cache: Path) -> bool:
+    """Return whether a cache folder already has a store of the size that the project's need."""
+    return bool(_newest_first(cache / _FOLDER / _LARGE))
 
 
 def _make(store: Path, wanted: dict[str, Archive]) -> None:

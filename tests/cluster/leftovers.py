@@ -1,9 +1,9 @@
 """What the kernel does not clean by itself when a cluster with real nodes ends, and its removal.
 
-Processes, mounts, interfaces of nodes and iptables go with the nodes' namespaces. The bridge,
-control groups, settings of the kernel and folders stay: they are written down before they are
-made. The removal is done by whoever comes first: an orderly end, the janitor once its cluster's
-process is gone however it went, or the next start.
+Processes, mounts, and the interfaces and iptables of nodes go with their namespaces. The bridge
+and its rule, control groups, settings of the kernel and folders stay: they are written down before
+they are made. The removal is done by whoever comes first: an orderly end, the janitor once its
+cluster's process is gone however it went, or the next start.
 """
 
 from __future__ import annotations
@@ -12,19 +12,14 @@ import contextlib
 import json
 import shutil
 import sys
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
-from tests.cluster.bridge import remove_links
+from tests.cluster.bridge import remove_links, remove_rule
 from tests.cluster.cgroups import remove_groups
 
-SETTINGS: Final = (
-    "vm/overcommit_memory",
-    "kernel/panic",
-    "kernel/panic_on_oops",
-    "net/ipv4/ip_forward",
-)
+# The kubelet changes them.
+SETTINGS: Final = ("vm/overcommit_memory", "kernel/panic", "kernel/panic_on_oops")
 _PROC: Final = Path("/proc/sys")
 
 
@@ -50,23 +45,25 @@ class Leftovers:
         unfinished.rename(self._record)
 
     def remove(self) -> None:
-        """Remove what is recorded, as far as it is there, and then the record."""
+        """Remove what is recorded, as far as it is there, and if all went well the record."""
         try:
             content = json.loads(self._record.read_text())
         except FileNotFoundError:
             return
-        remove_groups(content["prefix"])
-        remove_links(content["prefix"])
-        _restore(content["settings"])
-        for folder in content["folders"]:
-            shutil.rmtree(folder, ignore_errors=True)
+        with contextlib.ExitStack() as steps:  # the last one first, and every one is tried
+            for folder in content["folders"]:
+                steps.callback(shutil.rmtree, folder, ignore_errors=True)
+            for name, value in content["settings"].items():
+                steps.callback(_restore, name, value)
+            steps.callback(remove_rule)
+            steps.callback(remove_links, content["prefix"])
+            steps.callback(remove_groups, content["prefix"])
         self._record.unlink(missing_ok=True)
 
 
-def _restore(settings: Mapping[str, str]) -> None:
-    for name, value in settings.items():
-        if (_PROC / name).read_text().strip() != value:
-            (_PROC / name).write_text(value)
+def _restore(name: str, value: str) -> None:
+    if (_PROC / name).read_text().strip() != value:
+        (_PROC / name).write_text(value)
 
 
 def main() -> None:

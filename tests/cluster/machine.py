@@ -34,12 +34,17 @@ _UNSHARE: Final = (
     "/usr/bin/unshare", "--mount", "--net", "--pid", "--uts", "--ipc", "--fork", "--kill-child",
     "--mount-proc", "--propagation", "private",
 )  # fmt: skip
-# $1 the node's folder, $2 its name, $3 the program that stays, $4 where it joins its group
+# $1 the node's folder, $2 its name, $3 the program that stays, $4 and $5 the folders of all that
+# the node is given. Where these are hidden, they are put back at their places.
 _HOLD: Final = """
 set -e
+exec 3<"$4" 4<"$5"
 mount -t tmpfs tmpfs /run
 mount -t tmpfs tmpfs /var/lib
 mount -t tmpfs tmpfs /var/log
+[ -e "$4" ] || { mkdir -p "$4"; mount --no-canonicalize --bind /proc/self/fd/3 "$4"; }
+[ -e "$5" ] || { mkdir -p "$5"; mount --no-canonicalize --bind /proc/self/fd/4 "$5"; }
+exec 3<&- 4<&-
 mkdir -p /run/lock /run/netns /var/lib/kubelet /var/lib/containerd /var/lib/cni
 mkdir -p /var/log/pods /var/log/containers
 mount --bind "$1/kubelet" /var/lib/kubelet
@@ -68,6 +73,8 @@ class Software:
         images: a containerd root to start from.
         kubelet: how its command line begins; likewise `proxy`.
         client_ca: of the certificate with which the API server comes to kubelets.
+        cache: holds the programs and the nodes' disks.
+        state: holds the files of this cluster.
     """
 
     pause: Path
@@ -77,6 +84,8 @@ class Software:
     client_ca: Path
     registry_url: str
     proxy_kubeconfig: Path
+    cache: Path
+    state: Path
 
 
 class Machine:
@@ -129,13 +138,12 @@ class Machine:
 
     def kill(self) -> None:
         """Let the power fail: nothing of it runs or says anything any more, not even goodbye."""
-        unplug(self._place, self._others)
-        if holder := self._running.pop("holder", None):
-            holder.kill()
-        for process in self._running.values():
-            process.kill()
-        self._running.clear()
-        remove_groups(self._group)
+        running, self._running = self._running, {}
+        with contextlib.ExitStack() as steps:  # the last one first, and every one is tried
+            steps.callback(remove_groups, self._group)
+            for process in reversed(running.values()):  # of which the holder is the first
+                steps.callback(process.kill)
+            steps.callback(unplug, self._place, self._others)
 
     def start_kubelet(self) -> None:
         """Start the kubelet."""
@@ -195,8 +203,9 @@ class Machine:
 
     @property
     def root(self) -> Path:
-        """The machine's file system, as the host sees it."""
-        return Path(f"/proc/{self._running['holder'].inner}/root")
+        """The machine's file system, as the host sees it; a path to nothing while it is off."""
+        holder = self._running.get("holder")
+        return Path(f"/proc/{holder.inner if holder else 0}/root")
 
     @property
     def has_failed(self) -> str | None:
@@ -208,7 +217,8 @@ class Machine:
 
     def _hold(self) -> None:
         pause = self._software.pause
-        arguments = (str(self._folder), self.name, str(pause))
+        given = (str(self._software.cache), str(self._software.state))
+        arguments = (str(self._folder), self.name, str(pause), *given)
         hold = [*_UNSHARE, "sh", "-c", _HOLD, "holder", *arguments]
         self._running["holder"] = holder = self._spawn(
             f"{self.name}-holder", [_path("sh"), "-c", _JOIN, "join", str(self._join), *hold]

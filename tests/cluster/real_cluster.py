@@ -9,14 +9,14 @@ from __future__ import annotations
 import contextlib
 import functools
 import os
+import shutil
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Final, Self
 
-from tests.cluster import components
 from tests.cluster.binary import Binaries, binaries, cache_folder
-from tests.cluster.bridge import FIRST_SERVICE, HOST, PREFIX, Place, make_bridge
+from tests.cluster.bridge import FIRST_SERVICE, HOST, PREFIX, Place, check_networks, make_bridge
 from tests.cluster.certificates import Certificates, make_certificates
 from tests.cluster.components import Layout
 from tests.cluster.control_plane import ControlPlane
@@ -27,8 +27,10 @@ from tests.cluster.image_store import ImageStore
 from tests.cluster.machine import Machine, Software
 from tests.cluster.nodes import missing_for_nodes
 from tests.cluster.process import Entered
+from tests.cluster.proxies import bypass_proxies
 from tests.cluster.static_images import PAUSE, static_image
 from tests.cluster.tenancy import Tenancy
+from tests.cluster.tokens import DNS, PROXY, node_user
 
 _COREFILE: Final = """\
 .:53 {{
@@ -60,7 +62,7 @@ class RealCluster(ControlPlane):
         watch_cache: bool,
         nodes: Sequence[str] = (),
     ) -> None:
-        super().__init__(layout, certificates, found, watch_cache=watch_cache)
+        super().__init__(layout, certificates, found, watch_cache=watch_cache, nodes=nodes)
         self.machines: dict[str, Machine] = {}
         self.images = Path()
         self._places = [Place(name=name, number=n) for n, name in enumerate(nodes, start=1)]
@@ -87,9 +89,12 @@ class RealCluster(ControlPlane):
         folder.mkdir(parents=True, exist_ok=True)
         cache = cache_folder(os.environ)
         with contextlib.ExitStack() as undo:
-            tenancy = undo.enter_context(Tenancy.begin(cache))
+            tenancy = undo.enter_context(Tenancy.begin())
+            check_networks()
+            bypass_proxies(os.environ)
             images = ImageStore(cache).root_with(_archives(cache, archives))
             tenancy.will_make(prefix=PREFIX, folders=[_disks(cache), folder])
+            shutil.rmtree(_disks(cache), ignore_errors=True)  # of one whose machine went down
             make_bridge()
             started = cls(
                 Layout.in_folder(folder, HOST),
@@ -100,20 +105,19 @@ class RealCluster(ControlPlane):
             )
             undo.callback(started.stop)
             started.images = images
-            started._start_with_nodes(_disks(cache), PAUSE.built(cache))
+            started._start_with_nodes(cache)
             undo.pop_all()
         started._tenancy = tenancy
         return started
 
     def stop(self) -> None:
         """End every process and remove everything that was made."""
-        with ThreadPoolExecutor() as killers:
-            list(killers.map(Machine.kill, self.machines.values()))
-        self.machines.clear()
-        self._registry.stop()
-        super().stop()
-        if self._tenancy is not None:
-            self._tenancy.end()
+        with contextlib.ExitStack() as steps:  # the last one first, and every one is tried
+            if self._tenancy is not None:
+                steps.callback(self._tenancy.end)
+            steps.callback(super().stop)
+            steps.callback(self._registry.stop)
+            steps.callback(self._kill_machines)
 
     def add_image(self, archive: Path) -> None:
         """Import the images of an archive into every node that runs."""
@@ -121,25 +125,24 @@ class RealCluster(ControlPlane):
         for machine in self.machines.values():
             machine.add_image(read)
 
-    def _apiserver_flags(self) -> list[str]:
-        return components.apiserver(
-            self._layout,
-            self._certificates,
-            watch_cache=self._watch_cache,
-            nodes=[place.name for place in self._places],
-        )
+    def _kill_machines(self) -> None:
+        with ThreadPoolExecutor() as killers:
+            list(killers.map(Machine.kill, self.machines.values()))
+        self.machines.clear()
 
-    def _start_with_nodes(self, disks: Path, pause: Path) -> None:
+    def _start_with_nodes(self, cache: Path) -> None:
         software = Software(
-            pause=pause,
+            pause=PAUSE.built(cache),
             images=self.images,
             kubelet=self._binaries.command("kubelet"),
             proxy=self._binaries.command("kube-proxy"),
             client_ca=self._certificates.ca,
             registry_url=self._registry.url,
-            proxy_kubeconfig=self.kubeconfig_for(components.PROXY),
+            proxy_kubeconfig=self.kubeconfig_for(self.tokens.of(PROXY)),
+            cache=cache,
+            state=self._folder,
         )
-        made = [self._machine(place, disks, software) for place in self._places]
+        made = [self._machine(place, _disks(cache), software) for place in self._places]
         with ThreadPoolExecutor() as starters:
             starting = [starters.submit(_set_up, machine) for machine in made]
             self._start_all()
@@ -151,14 +154,14 @@ class RealCluster(ControlPlane):
 
     def _machine(self, place: Place, disks: Path, software: Software) -> Machine:
         others = [other for other in self._places if other != place]
-        kubeconfig = self.kubeconfig_for(components.node_token(place.name))
+        kubeconfig = self.kubeconfig_for(self.tokens.of(node_user(place.name)))
         machine = Machine(place, others, disks / place.name, software, kubeconfig, self._enter)
         self.machines[place.name] = machine
         return machine
 
     def _start_dns(self) -> None:
         corefile = self._folder / "Corefile"
-        kubeconfig = self.kubeconfig_for(components.DNS)
+        kubeconfig = self.kubeconfig_for(self.tokens.of(DNS))
         corefile.write_text(_COREFILE.format(host=HOST, kubeconfig=kubeconfig))
         self._run("coredns", ["-conf", str(corefile)])
 

@@ -7,6 +7,7 @@ free. Should the janitor die too, the next cluster cleans before it starts.
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import subprocess
 import sys
@@ -17,6 +18,9 @@ from tests.cluster.leftovers import Leftovers
 from tests.cluster.progress import say
 
 _ROOT: Final = Path(__file__).parents[2]
+# The machine's, as are the names of what is made; and gone with that when it starts anew.
+_FOLDER: Final = Path("/run/ascend-serving-nodes")
+RECORD: Final = _FOLDER / "leftovers.json"
 
 
 class Tenancy:
@@ -30,16 +34,15 @@ class Tenancy:
         self._janitor = janitor
 
     @classmethod
-    def begin(cls, cache: Path) -> Self:
+    def begin(cls) -> Self:
         """Wait until no other such cluster runs here, and remove what a dead one has left."""
-        cache.mkdir(parents=True, exist_ok=True)
-        lock = (cache / "nodes.lock").open("a")
+        _FOLDER.mkdir(mode=0o700, exist_ok=True)
+        lock = (_FOLDER / "lock").open("a")
         try:
             _acquire(lock)
-            record = cache / "nodes.json"
-            leftovers = Leftovers(record)
+            leftovers = Leftovers(RECORD)
             leftovers.remove()
-            return cls(lock, leftovers, _janitor(record, lock))
+            return cls(lock, leftovers, _janitor(RECORD, lock))
         except BaseException:
             lock.close()
             raise
@@ -50,11 +53,15 @@ class Tenancy:
 
     def end(self) -> None:
         """Remove everything that is left, and let others go on."""
-        self._leftovers.remove()
+        with contextlib.ExitStack() as steps:  # the last one first, and every one is tried
+            steps.callback(self._lock.close)
+            steps.callback(self._end_janitor)
+            steps.callback(self._leftovers.remove)
+
+    def _end_janitor(self) -> None:
         assert self._janitor.stdin is not None
         self._janitor.stdin.close()
         self._janitor.wait()
-        self._lock.close()
 
     def __enter__(self) -> Self:
         return self

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import subprocess
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from tests.cluster.binary import KUBE, binaries
 from tests.cluster.control_plane import ControlPlane
 from tests.cluster.errors import ClusterUnavailable
 from tests.cluster.existing import existing_cluster
+from tests.cluster.go_program import GoProgram
 
 
 def program(path: Path, script: str) -> None:
@@ -56,6 +58,38 @@ def test_failed_build_is_told_with_the_last_words_of_go(
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
     with pytest.raises(ClusterUnavailable, match="cannot be built: no route to the module proxy"):
         binaries({"XDG_CACHE_HOME": str(tmp_path / "cache")})
+
+
+def test_two_builds_that_were_used_last_are_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    program(tmp_path / "go", 'while [ "$1" != -o ]; do shift; done; echo binary > "$2"')
+    builds = []
+    for number in range(4):
+        made = GoProgram(name="app", folder=tmp_path, title="app", linker_flags=str(number))
+        builds.append(made.built(tmp_path / "cache"))
+        os.utime(builds[-1], (number, number))
+        os.utime(builds[0])
+    assert [build.exists() for build in builds] == [True, False, False, True]
+
+
+def test_build_that_is_interrupted_leaves_no_program(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(command: list[str], **_: object) -> None:
+        Path(command[command.index("-o") + 1]).touch()
+        raise KeyboardInterrupt
+
+    program(tmp_path / "go", "exit 0")
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setattr(subprocess, "run", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        KUBE.built(tmp_path)
+    assert {path.name for path in (tmp_path / KUBE.content_hash()).iterdir()} == {
+        "lock",
+        "build.log",
+    }
 
 
 def test_assets_that_lack_a_component_are_refused(tmp_path: Path) -> None:

@@ -15,7 +15,6 @@ import pytest
 from tests.cluster.api import Api, Body
 from tests.cluster.audit import Audit
 from tests.cluster.cluster import Cluster
-from tests.cluster.components import ADMIN
 from tests.cluster.control_plane import ControlPlane
 from tests.cluster.errors import ApiRefused
 from tests.cluster.fixtures import OwnControlPlane
@@ -23,6 +22,7 @@ from tests.cluster.kubelet import Kubelet
 from tests.cluster.pod_status import Exit
 from tests.cluster.pod_watch import PodWatch
 from tests.cluster.tcp_proxy import TcpProxy
+from tests.cluster.tokens import ADMIN
 
 ROOT = Path(__file__).parents[2]
 DEVICE = "example.com/device"  # no node but the tests' own has it
@@ -235,7 +235,7 @@ def proxy(own: ControlPlane) -> Iterator[TcpProxy]:
 
 @pytest.fixture
 def behind(own: ControlPlane, proxy: TcpProxy) -> Api:
-    return own.api_for(ADMIN, server=proxy.url)
+    return own.api_for(own.tokens.of(ADMIN), server=proxy.url)
 
 
 def test_proxy_cuts_connections_and_takes_new_ones(behind: Api, proxy: TcpProxy) -> None:

@@ -95,11 +95,15 @@ def real_api(cluster: RealCluster) -> Api:
 
 
 @pytest.fixture(scope="session")
-def installation(cluster: RealCluster, tmp_path_factory: pytest.TempPathFactory) -> Installation:
+def installation(
+    cluster: RealCluster, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Installation]:
     """The chart, installed once as its README says."""
     installed = Installation(helm(os.environ), cluster, tmp_path_factory.mktemp("helm"))
     installed.install()
-    return installed
+    yield installed
+    # Of all that these tests had it do.
+    assert installed.refusals() == []
 
 
 @pytest.fixture(scope="session")

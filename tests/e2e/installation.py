@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import tomllib
@@ -28,6 +29,7 @@ def image_of(target: str, tag: str = "") -> str:
     return f"ascend-serving/{target}:{tag or version()}"
 
 
+_OPERATOR: Final = f"system:serviceaccount:{SYSTEM}:ascend-serving-operator"
 _CRD: Final = f"{CRDS}/servingdeployments.ascend-serving.dev"
 
 
@@ -58,6 +60,19 @@ class Installation:
     def upgrade(self, *settings: str) -> str:
         """Upgrade the release with other values, and wait for it."""
         return self.run("upgrade", RELEASE, str(CHART), *settings, "--wait", "--timeout", "3m")
+
+    def refusals(self) -> list[str]:
+        """What the API server refused the operator for want of a right.
+
+        In a namespace that is being deleted nobody may create anything; that is no want of a right.
+        """
+        refused = []
+        for line in self.cluster.audit_log.read_text().splitlines():
+            entry = json.loads(line)
+            status = entry.get("responseStatus", {})
+            if entry["user"].get("username") == _OPERATOR and status.get("code") == 403:
+                refused.append(f"{entry['verb']} {entry['requestURI']}: {status.get('message')}")
+        return [words for words in refused if "being terminated" not in words]
 
     def run(self, *words: str) -> str:
         """Run helm in the release's namespace and return what it prints."""

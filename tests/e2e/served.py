@@ -7,7 +7,7 @@ import threading
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any, Final
 
 import openai
@@ -17,7 +17,6 @@ from tests.operator.sdep import Sdep
 
 WAIT_S: Final = 180.0
 """Generous: a wait that ends here is a failure, not a measurement."""
-ANNOTATE: Final = "ascend-serving.dev/trial"
 
 
 class Served(Sdep):
@@ -70,6 +69,15 @@ class Served(Sdep):
         """Wait until the pod with this uid is gone."""
         self.wait(lambda: uid not in self.uids().values(), f"pod {uid} is gone", timeout_s)
 
+    def nodes(self) -> set[str]:
+        """The nodes on which the replicas are."""
+        return {pod["spec"]["nodeName"] for pod in self.pods()}
+
+    def in_flight(self, pod: str) -> int:
+        """How many requests the routers have under way on a replica."""
+        loads = [one for router in self.routers() for one in self.load_of(router)]
+        return sum(one["in_flight"] for one in loads if one["pod"] == pod)
+
     def load_of(self, router: Body) -> list[Body]:
         """What one router says of the replicas."""
         url = f"http://{router['status']['podIP']}:8000/v1/load"
@@ -91,6 +99,7 @@ class EndpointWatch:
 
     def __init__(self, api: Api, namespace: str, service: str, pod: str) -> None:
         self._pod = pod
+        self._begun = threading.Event()
         self._vanished = threading.Event()
         self._at = 0.0
         path = f"/apis/discovery.k8s.io/v1/namespaces/{namespace}/endpointslices"
@@ -104,19 +113,28 @@ class EndpointWatch:
         self._watch.stop()
         return self._at
 
+    def wait_begun(self) -> None:
+        """Wait until the watch has seen the endpoint that is to vanish."""
+        assert self._begun.wait(WAIT_S), f"{self._pod} is no endpoint"
+
     def replace(self, items: list[Body]) -> None:
-        """See `Watch`; what was there before is of no interest."""
+        """See `Watch`."""
+        if any(self._pod in _ready_pods(item) for item in items):
+            self._begun.set()
 
     def event(self, kind: str, item: Body) -> None:
         """See `Watch`."""
-        names = {
-            endpoint.get("targetRef", {}).get("name")
-            for endpoint in item.get("endpoints") or ()
-            if endpoint["conditions"].get("ready")
-        }
-        if self._pod not in names and not self._vanished.is_set():
+        if self._pod not in _ready_pods(item) and not self._vanished.is_set():
             self._at = time.monotonic()
             self._vanished.set()
+
+
+def _ready_pods(endpoint_slice: Body) -> set[str]:
+    return {
+        endpoint["targetRef"]["name"]
+        for endpoint in endpoint_slice.get("endpoints") or ()
+        if endpoint["conditions"].get("ready")
+    }
 
 
 def until(holds: Callable[[], object], what: str, timeout_s: float = WAIT_S) -> float:
@@ -147,10 +165,28 @@ def cpu_spec(**fields: Any) -> dict[str, Any]:
     } | fields
 
 
-def engine_resources(**limits: str) -> dict[str, Any]:
+def engine_resources() -> dict[str, Any]:
     """Return so little of a container that five engines fit beside each other."""
-    resources: Mapping[str, Any] = {"requests": {"cpu": "100m", "memory": "768Mi"}}
-    return {"name": "engine", "resources": {**resources, **({"limits": limits} if limits else {})}}
+    return {"name": "engine", "resources": {"requests": {"cpu": "100m", "memory": "768Mi"}}}
+
+
+def spread_template(name: str) -> dict[str, Any]:
+    """Return a template by which replicas go to as many nodes as take pods."""
+    constraint = {
+        "maxSkew": 1,
+        "topologyKey": "kubernetes.io/hostname",
+        "whenUnsatisfiable": "DoNotSchedule",
+        # A node that is being drained is none to spread to.
+        "nodeTaintsPolicy": "Honor",
+        "labelSelector": {"matchLabels": selector_of(name)},
+    }
+    spec = {"containers": [engine_resources()], "topologySpreadConstraints": [constraint]}
+    return {"spec": spec}
+
+
+def selector_of(name: str) -> dict[str, str]:
+    """Return the labels of a ServingDeployment's replicas."""
+    return {"ascend-serving.dev/name": name, "app.kubernetes.io/component": "replica"}
 
 
 def make_weights(api: Api, namespace: str, folder: str) -> None:

@@ -86,8 +86,10 @@ CASES: Final = {
 @pytest.mark.parametrize("name", CASES)
 def test_mistake_is_told_and_heals_once_mended(served: Served, name: str, figures: Figures) -> None:
     case = CASES[name]
+    began = time.monotonic()
     served.create(**(cpu_spec(parallelism=ONE) | case.wrong))
     served.wait_reason("Degraded", case.reason)
+    figures.seconds(f"{name}: told after", time.monotonic() - began)
     told = served.condition("Degraded")
     assert all(words in told["message"] for words in ("replica 0", *case.words))
     began = time.monotonic()
@@ -96,3 +98,36 @@ def test_mistake_is_told_and_heals_once_mended(served: Served, name: str, figure
     figures.seconds(f"{name}: served again after it was mended", time.monotonic() - began)
     assert served.reason("Degraded") == "AsExpected"
     assert served.ask().choices
+
+
+def test_missing_keys_of_a_router_are_told_in_its_own_words(
+    served: Served, figures: Figures
+) -> None:
+    began = time.monotonic()
+    router = {"replicas": 1, "apiKeysSecretName": "keys"}
+    served.create(**cpu_spec(parallelism=ONE, router=router))
+    served.wait_reason("Degraded", "CrashLoop")
+    figures.seconds(
+        "a Secret of the router that does not exist: told after", time.monotonic() - began
+    )
+    told = served.condition("Degraded")["message"]
+    assert told.startswith(f"router {served.name}-router-")
+    assert "holds no key; if a Secret is mounted there, does it exist?" in told
+    secret = {"metadata": {"name": "keys"}, "stringData": {"alice": "wonderland"}}
+    served.api.create(f"/api/v1/namespaces/{served.namespace}/secrets", secret)
+    served.wait_served(timeout_s=400)
+    assert served.reason("Degraded") == "AsExpected"
+
+
+def test_router_image_that_does_not_exist_leaves_the_routers_serving(served: Served) -> None:
+    served.create(**cpu_spec(parallelism=ONE))
+    served.wait_served()
+    before = {pod["metadata"]["uid"] for pod in served.routers()}
+    served.change(router={"image": "docker.io/ascend-serving/absent:1"})
+    served.wait_reason("Degraded", "ImagePullFailed")
+    assert served.condition("Degraded")["message"].startswith(f"router {served.name}-router-")
+    assert served.reason("Available") == "ReplicasReady"
+    assert served.ask().choices
+    served.change(router={"image": None})
+    served.wait_served()
+    assert {pod["metadata"]["uid"] for pod in served.routers()} == before

@@ -43,6 +43,7 @@ def idle_spec(image: str, **fields: Any) -> dict[str, Any]:
     container["resources"] = {"requests": {"cpu": "10m", "memory": "32Mi"}}
     return {
         "model": {"uri": "/models/none", "servedName": "tiny"},
+        "devices": {"resourceName": RESOURCE},
         "engine": {"kind": "Custom", "image": image},
         "rollout": {"drainTimeoutSeconds": 1},
         "router": {"replicas": 1},
@@ -131,12 +132,14 @@ def test_device_that_turns_unhealthy(served: Served, plugins: dict[str, DevicePl
 
 
 def test_restart_of_the_device_plugin_touches_no_replica(
-    served: Served, plugins: dict[str, DevicePlugin], cluster: RealCluster
+    served: Served, plugins: dict[str, DevicePlugin], cluster: RealCluster, kubectl: Kubectl
 ) -> None:
     parallelism = {"dataParallelSize": 2, "tensorParallelSize": 2}
     served.create(**idle_spec(image_of("router"), parallelism=parallelism))
     served.wait_served()
     uids = served.uids()
+    dealt = devices_of(served, kubectl)
+    assert len(dealt) == 4
     for plugin in plugins.values():
         plugin.stop()
     until(lambda: offered(cluster) == [0, 0], "no device is left")
@@ -146,3 +149,15 @@ def test_restart_of_the_device_plugin_touches_no_replica(
     served.change(parallelism={"dataParallelSize": 3})
     served.wait_served()
     assert uids.items() <= served.uids().items()
+    assert dealt < devices_of(served, kubectl)
+
+
+def devices_of(served: Served, kubectl: Kubectl) -> set[str]:
+    """Return the devices that the replicas hold, as node and number; none is held twice."""
+    held = []
+    for pod in served.pods():
+        words = ("exec", "-n", served.namespace, pod["metadata"]["name"], "--", "printenv")
+        numbers = kubectl(*words, "ASCEND_VISIBLE_DEVICES").strip().split(",")
+        held += [f"{pod['spec']['nodeName']} {number}" for number in numbers]
+    assert len(held) == len(set(held))
+    return set(held)

@@ -11,13 +11,13 @@ from pathlib import Path
 
 import pytest
 from tests.cluster.binary import cache_folder
-from tests.cluster.bridge import HOST, PREFIX
+from tests.cluster.bridge import HOST, NETWORKS, PREFIX, ip
 from tests.cluster.cgroups import group_names
 from tests.cluster.errors import ClusterUnavailable
 from tests.cluster.leftovers import SETTINGS
 from tests.cluster.nodes import missing_for_nodes
 from tests.cluster.real_cluster import RealCluster
-from tests.cluster.tenancy import Tenancy
+from tests.cluster.tenancy import RECORD, Tenancy
 
 ROOT = Path(__file__).parents[2]
 START_AND_WAIT = """
@@ -34,16 +34,17 @@ pytestmark = pytest.mark.skipif(missing_for_nodes() is not None, reason=str(miss
 
 def traces() -> dict[str, object]:
     """Return everything by which a cluster could be noticed."""
-    cache = cache_folder(os.environ)
+    disks = cache_folder(os.environ) / "nodes"
+    rules = subprocess.check_output(["iptables-save"], text=True)
     return {
         "processes": processes(),
         "mounts": [line for line in lines("/proc/self/mounts") if PREFIX in line],
-        "interfaces": sorted(path.name for path in Path("/sys/class/net").iterdir()),
-        "routes": lines("/proc/net/route"),
+        "interfaces": sorted(path.name for path in Path("/sys/class/net").glob(f"{PREFIX}*")),
+        "routes": [ip("route", "show", "to", "root", network) for network in NETWORKS],
         "groups": group_names(PREFIX),
-        "iptables": subprocess.check_output(["iptables-save"], text=True).count("KUBE-"),
+        "iptables": [line for line in rules.splitlines() if "KUBE-" in line or PREFIX in line],
         "settings": {name: Path("/proc/sys", name).read_text() for name in SETTINGS},
-        "files": [name for name in ("nodes", "nodes.json") if (cache / name).exists()],
+        "files": [path for path in (disks, RECORD) if path.exists()],
     }
 
 
@@ -68,7 +69,7 @@ def processes() -> list[str]:
 @pytest.fixture
 def before() -> dict[str, object]:
     """The machine before, when no other such cluster runs on it."""
-    Tenancy.begin(cache_folder(os.environ)).end()
+    Tenancy.begin().end()
     return traces()
 
 

@@ -11,30 +11,36 @@ from collections.abc import Callable
 from typing import Any, Final
 
 import pytest
+from tests.cluster.errors import ApiRefused
 from tests.cluster.real_cluster import RealCluster
 from tests.contract.custom_resource import Kubectl
 from tests.e2e.figures import Figures
 from tests.e2e.installation import SYSTEM, Installation
-from tests.e2e.served import Served, cpu_spec, until
+from tests.e2e.served import Served, cpu_spec, spread_template, until
 from tests.e2e.steady_load import SteadyLoad
 
 OUTAGE_S: Final = 60.0
-Load = Callable[..., SteadyLoad]
 
 
 @pytest.fixture(scope="module")
 def shared(installation: Installation, module_namespace: str) -> Served:
     """Two replicas and two routers that all tests of this file share."""
     served = Served(installation.cluster.api, module_namespace, "steady")
-    served.create(**cpu_spec())
+    served.create(**cpu_spec(template=spread_template(served.name)))
     return served
 
 
 @pytest.fixture
 def whole(shared: Served) -> Served:
-    """The shared ServingDeployment with its two replicas, before the test and after it."""
+    """The shared ServingDeployment with a replica on each of the two nodes."""
     shared.change(parallelism={"dataParallelSize": 2})
     shared.wait_served()
+    if len(shared.nodes()) < 2:
+        left = shared.uids()[f"{shared.name}-1"]
+        shared.delete_pod(1)
+        shared.wait_gone(left)
+        shared.wait_served()
+    assert shared.nodes() == {"n1", "n2"}
     return shared
 
 
@@ -51,6 +57,8 @@ def during(
         began = time.monotonic()
         event()
         took_s = time.monotonic() - began
+        # What the event sets off later is met by streams that began after it.
+        steady.wait_for_answers(steady.outcome.answered + 8)
     assert_nothing_failed(steady, what, figures, took_s)
 
 
@@ -118,6 +126,7 @@ def test_draining_a_node(whole: Served, kubectl: Kubectl, figures: Figures) -> N
         kubectl("drain", "n2", "--delete-emptydir-data", "--timeout=180s")
         whole.wait_served()
 
+    assert "n2" in whole.nodes()
     try:
         during(whole, "kubectl drain of a node", figures, drain)
         nodes = {pod["spec"]["nodeName"] for pod in (*whole.pods(), *whole.routers())}
@@ -126,14 +135,22 @@ def test_draining_a_node(whole: Served, kubectl: Kubectl, figures: Figures) -> N
         kubectl("uncordon", "n2")
 
 
-def test_no_drain_takes_more_replicas_than_the_budget_allows(
-    whole: Served, kubectl: Kubectl
-) -> None:
-    budget = kubectl(
-        "get", "pdb", "-n", whole.namespace, f"{whole.name}-replicas",
-        "-o", "jsonpath={.status.disruptionsAllowed} {.status.desiredHealthy}",
-    )  # fmt: skip
-    assert budget == "1 1"
+def test_second_replica_may_not_be_evicted_beside_the_first(whole: Served) -> None:
+    def evict(index: int) -> None:
+        name = f"{whole.name}-{index}"
+        eviction = {"apiVersion": "policy/v1", "kind": "Eviction", "metadata": {"name": name}}
+        whole.api.create(f"{whole.pods_path}/{name}/eviction", eviction)
+
+    budgets = f"/apis/policy/v1/namespaces/{whole.namespace}/poddisruptionbudgets"
+    budget = f"{budgets}/{whole.name}-replicas"
+    whole.wait(
+        lambda: whole.api.get(budget)["status"]["disruptionsAllowed"] == 1, "one may be evicted"
+    )
+    evict(0)
+    with pytest.raises(ApiRefused) as refused:
+        evict(1)
+    assert refused.value.status == 429
+    assert "disruption budget" in refused.value.message
 
 
 def test_operator_being_away_for_a_minute(
@@ -187,6 +204,7 @@ def test_restarting_a_part_of_the_node(
         getattr(machine, f"kill_{part}")()
         time.sleep(3)
         getattr(machine, f"start_{part}")()
+        wait_for_heartbeats(cluster, "n2", 3)
         whole.wait_served()
 
     during(whole, f"restart of {part}", figures, restart)
@@ -197,6 +215,20 @@ def test_restarting_a_part_of_the_node(
         for container in pod["status"]["containerStatuses"]
     ]
     assert restarts == [0] * len(before)
+
+
+def wait_for_heartbeats(cluster: RealCluster, node: str, count: int) -> None:
+    """Wait until the kubelet has told so many times, from now on, that its node is well."""
+    seen: set[str] = set()
+
+    def are_enough() -> bool:
+        conditions = cluster.api.get(f"/api/v1/nodes/{node}")["status"]["conditions"]
+        (ready,) = (one for one in conditions if one["type"] == "Ready")
+        if ready["status"] == "True":
+            seen.add(ready["lastHeartbeatTime"])
+        return len(seen) > count
+
+    until(are_enough, f"{count} heartbeats of {node}")
 
 
 def test_upgrading_the_chart_touches_no_replica(
@@ -213,10 +245,8 @@ def test_upgrading_the_chart_touches_no_replica(
 
 def test_rollout_under_a_high_rate_of_short_requests(whole: Served, figures: Figures) -> None:
     def roll() -> None:
-        template = cpu_spec()["template"] | {
-            "metadata": {"annotations": {"example.com/again": "1"}}
-        }
-        whole.change(template=template)
+        again = {"metadata": {"annotations": {"example.com/again": "1"}}}
+        whole.change(template=spread_template(whole.name) | again)
         whole.wait(lambda: whole.reason("Progressing") == "RollingOut", "the rollout begins")
         whole.wait_served()
 
@@ -235,6 +265,7 @@ def test_routers_forget_a_vanished_pod_at_once(whole: Served, figures: Figures) 
     router = whole.routers()[0]
     victim = f"{whole.name}-1"
     vanished = whole.watch_endpoint(victim)
+    vanished.wait_begun()
     whole.delete_pod(1, gracePeriodSeconds=0)
     until(lambda: victim not in whole.known_to(router), "the router forgets it")
     forgotten_at = time.monotonic()

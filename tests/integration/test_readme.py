@@ -57,8 +57,8 @@ def test_ci_runs_lint_tests_and_the_real_cluster() -> None:
     ci = (ROOT / ".ci" / "run").read_text()
     assert [line for line in ci.splitlines() if line.startswith("make ")] == [
         "make lint",
-        "make test",
         "make e2e-deps",
+        "make test",
         "make e2e",
     ]
 

@@ -9,7 +9,7 @@ import pytest
 from tests.cluster.api import Api, Body
 from tests.cluster.errors import ApiRefused
 from tests.cluster.kubelet import Kubelet
-from tests.cluster.pod_status import Exit
+from tests.cluster.pod_status import Exit, Waiting
 from tests.cluster.pod_watch import PodWatch
 from tests.operator.operator_process import OperatorProcess
 from tests.operator.sdep import Sdep
@@ -269,6 +269,22 @@ def test_trouble_of_a_replica_is_told_once_and_cleared(
     kubelet.set_ready(namespace, "qwen-0", True)
     sdep.wait_reason("Degraded", "AsExpected")
     assert sdep.events().count(reason) == 1
+
+
+def test_new_router_in_trouble_is_told_and_leaves_the_old_ones(
+    operator: OperatorProcess, sdep: Sdep, kubelet: Kubelet
+) -> None:
+    sdep.create()
+    sdep.wait_complete()
+    waits = Waiting(reason="ImagePullBackOff", message="no such image", last_exit=None)
+    kubelet.order(lambda pod: pod["spec"]["containers"][0]["image"] == "router:absent", waits)
+    sdep.change(router={"image": "router:absent"})
+    message = sdep.wait_reason("Degraded", "ImagePullFailed")["message"]
+    assert message.startswith("router qwen-router-")
+    assert message.endswith("ImagePullBackOff: no such image")
+    assert sdep.reason("Available") == "ReplicasReady"
+    sdep.change(router={"image": None})
+    sdep.wait_reason("Degraded", "AsExpected")
 
 
 def test_schedulers_own_words_are_shown(operator: OperatorProcess, sdep: Sdep) -> None:
