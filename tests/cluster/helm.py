@@ -63,17 +63,19 @@ def _build(binary: Path, go: Path) -> None:
     say(f"building helm {VERSION} (about 5 minutes, once)")
     unfinished = binary.with_name(f"bin.{os.getpid()}")
     log = binary.with_name("build.log")
-    with log.open("wb") as output:
-        done = subprocess.run(
-            [str(go), *_INSTALL],
-            env=os.environ | {"CGO_ENABLED": "0", "GOWORK": "off", "GOBIN": str(unfinished)},
-            stdout=output,
-            stderr=subprocess.STDOUT,
-            check=False,
-        )
-    if done.returncode == 0:
-        (unfinished / "helm").rename(binary)
-    shutil.rmtree(unfinished, ignore_errors=True)
+    try:
+        with log.open("wb") as output:
+            done = subprocess.run(
+                [str(go), *_INSTALL],
+                env=os.environ | {"CGO_ENABLED": "0", "GOWORK": "off", "GOBIN": str(unfinished)},
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                check=False,
+            )
+        if done.returncode == 0:
+            (unfinished / "helm").rename(binary)
+    finally:
+        shutil.rmtree(unfinished, ignore_errors=True)
     if done.returncode != 0:
         raise ClusterUnavailable(_why_not_built(log))
 
