@@ -43,8 +43,6 @@ def judge(subject: Subject, observed: Observed, defaults: Defaults) -> Acceptanc
     """Say whether the pods can be, or what has to be asked to know."""
     replica, replica_error = _rendered(lambda: replica_pod(subject, 0, defaults.images))
     pod, router_error = _rendered(lambda: router.dry_run_pod(subject, defaults.images))
-    if router_error:
-        router_error = f"router.{router_error}"
     verdict = observed.verdict
     can_ask = replica is not None or pod is not None
     if verdict is None and can_ask and not _was_accepted(subject, observed, defaults, router_error):

@@ -177,13 +177,21 @@ def test_plan_prints_every_object(
     assert "mine:1" in out
 
 
+@pytest.mark.parametrize(
+    ("spec", "path"),
+    [
+        ("template: {spec: {nodeName: a}}", " template.spec.nodeName"),
+        ("router: {template: {spec: {nodeName: a}}}", " router.template.spec.nodeName"),
+    ],
+    ids=["of the replicas", "of the routers"],
+)
 def test_plan_names_the_path_of_a_wrong_template(
-    cli: Cli, deployment_file: Callable[[str], Path]
+    cli: Cli, deployment_file: Callable[[str], Path], spec: str, path: str
 ) -> None:
-    file = deployment_file("  model: {uri: /m}\n  template: {spec: {nodeName: a}}")
+    file = deployment_file(f"  model: {{uri: /m}}\n  {spec}")
     code, _, err = cli("plan", "-f", file)
     assert code == 2
-    assert "template.spec.nodeName: is the operator's" in err
+    assert f"{path}: is the operator's" in err
 
 
 def test_plan_refuses_devices_that_do_not_fit(

@@ -91,7 +91,13 @@ def test_template_of_ours_is_refused_without_asking() -> None:
     cluster.answer = Verdict()
     cluster.reconcile()
     assert cluster.created == []
-    assert "template.spec.restartPolicy" in cluster.message("Accepted")
+    assert cluster.message("Accepted").startswith("template.spec.restartPolicy:")
+
+
+def test_routers_template_of_ours_is_named_as_such() -> None:
+    cluster = ClusterModel(router={"template": {"spec": {"restartPolicy": "Never"}}})
+    cluster.reconcile()
+    assert cluster.message("Accepted").startswith("router.template.spec.restartPolicy:")
 
 
 def test_lost_replica_comes_back_at_once() -> None:

@@ -8,6 +8,7 @@ from serving_contract.deployment import Router
 from serving_contract.kubernetes import PORT, ROUTER, ROUTER_CONTAINER
 from serving_operator import naming
 from serving_operator.body import Body, fields
+from serving_operator.errors import TemplateInvalid
 from serving_operator.overlay import lay_over
 from serving_operator.resources import pods
 from serving_operator.settings import Images
@@ -72,7 +73,10 @@ def pod_template(subject: Subject, images: Images) -> Body:
         },
     }
     template: Body = dict(router.template or {})
-    laid = lay_over(ours, template, container=ROUTER_CONTAINER, protected=())
+    try:
+        laid = lay_over(ours, template, container=ROUTER_CONTAINER, protected=())
+    except TemplateInvalid as error:
+        raise TemplateInvalid(f"router.{error}") from error
     return {"metadata": dict(fields(laid, "metadata")), "spec": dict(fields(laid, "spec"))}
 
 
