@@ -85,10 +85,16 @@ def _run_real(folder: Path, kubectl: Path, asked: argparse.Namespace) -> None:
         if asked.devices:
             for machine in cluster.machines.values():
                 running.enter_context(DevicePlugin(machine, ASCEND, asked.devices))
+            cluster.api.wait(lambda: _offer(cluster, asked.devices) or None, "devices are offered")
         _tell(cluster, kubectl, folder)
         devices = f"with {asked.devices} {ASCEND} each" if asked.devices else "without devices"
         print(f"# nodes {', '.join(names)} {devices}; Ctrl-C ends all", flush=True)
         signal.pause()
+
+
+def _offer(cluster: ControlPlane, devices: int) -> bool:
+    nodes = cluster.api.list("/api/v1/nodes")
+    return all(node["status"]["allocatable"].get(ASCEND) == str(devices) for node in nodes)
 
 
 def _tell(cluster: ControlPlane, kubectl: Path, folder: Path) -> None:
