@@ -40,6 +40,7 @@ class Installation:
         self.cluster = cluster
         self._helm = helm
         self._home = home
+        self._audited = 0
 
     def install(self) -> str:
         """Install the chart into a namespace that enforces `restricted`, and wait for it.
@@ -57,6 +58,16 @@ class Installation:
         """Install the chart into the namespace that is there."""
         return self.run("install", RELEASE, str(CHART), "--wait", "--timeout", "3m")
 
+    def uninstall(self) -> None:
+        """Uninstall the chart; what is refused to an operator that loses its rights is in order."""
+        assert self.refusals() == []
+        self.run("uninstall", RELEASE, "--wait")
+        operators = f"/api/v1/namespaces/{SYSTEM}/pods"
+        self.cluster.api.wait(
+            lambda: not self.cluster.api.list(operators) or None, "no pod is left"
+        )
+        self._audited = len(self._audit_lines())
+
     def upgrade(self, *settings: str) -> str:
         """Upgrade the release with other values, and wait for it."""
         return self.run("upgrade", RELEASE, str(CHART), *settings, "--wait", "--timeout", "3m")
@@ -67,12 +78,15 @@ class Installation:
         In a namespace that is being deleted nobody may create anything; that is no want of a right.
         """
         refused = []
-        for line in self.cluster.audit_log.read_text().splitlines():
+        for line in self._audit_lines()[self._audited :]:
             entry = json.loads(line)
             status = entry.get("responseStatus", {})
             if entry["user"].get("username") == _OPERATOR and status.get("code") == 403:
                 refused.append(f"{entry['verb']} {entry['requestURI']}: {status.get('message')}")
         return [words for words in refused if "being terminated" not in words]
+
+    def _audit_lines(self) -> list[str]:
+        return self.cluster.audit_log.read_text().splitlines()
 
     def run(self, *words: str) -> str:
         """Run helm in the release's namespace and return what it prints."""

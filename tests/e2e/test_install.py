@@ -130,7 +130,7 @@ def test_uninstalling_keeps_what_serves(
     served.create(**cpu_spec(parallelism={"dataParallelSize": 1}))
     served.wait_served()
     before = served.uids()
-    installation.run("uninstall", RELEASE, "--wait")
+    installation.uninstall()
     try:
         assert served.ask().choices
         assert served.uids() == before
