@@ -9,6 +9,7 @@ import tomllib
 from pathlib import Path
 from typing import Final
 
+from tests.cluster.api import Body
 from tests.cluster.real_cluster import RealCluster
 from tests.contract.custom_resource import CRDS
 
@@ -62,10 +63,7 @@ class Installation:
         """Uninstall the chart; what is refused to an operator that loses its rights is in order."""
         assert self.refusals() == []
         self.run("uninstall", RELEASE, "--wait")
-        operators = f"/api/v1/namespaces/{SYSTEM}/pods"
-        self.cluster.api.wait(
-            lambda: not self.cluster.api.list(operators) or None, "no pod is left"
-        )
+        self.cluster.api.wait(lambda: not self.operators() or None, "no operator is left")
         self._audited = len(self._audit_lines())
 
     def upgrade(self, *settings: str) -> str:
@@ -84,6 +82,11 @@ class Installation:
             if entry["user"].get("username") == _OPERATOR and status.get("code") == 403:
                 refused.append(f"{entry['verb']} {entry['requestURI']}: {status.get('message')}")
         return [words for words in refused if "being terminated" not in words]
+
+    def operators(self) -> list[Body]:
+        """The operator's pods."""
+        selector = "app.kubernetes.io/component=operator"
+        return self.cluster.api.list(f"/api/v1/namespaces/{SYSTEM}/pods", selector)
 
     def _audit_lines(self) -> list[str]:
         return self.cluster.audit_log.read_text().splitlines()

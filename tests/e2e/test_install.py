@@ -13,8 +13,6 @@ from tests.e2e.figures import Figures
 from tests.e2e.installation import RELEASE, ROOT, SYSTEM, Installation
 from tests.e2e.served import Served, cpu_spec, until
 
-OPERATORS = "app.kubernetes.io/component=operator"
-
 
 def apply(kubectl: Kubectl, served: Served, spec: dict[str, Any]) -> None:
     body = {
@@ -116,10 +114,10 @@ def test_logs_of_all_pods_are_clean(
     for pod in (*served.pods(), *served.routers()):
         log = kubectl("logs", "-n", served.namespace, pod["metadata"]["name"])
         assert "Traceback" not in log
-    operators = kubectl("get", "pods", "-n", SYSTEM, "-l", OPERATORS, "-o", "name").split()
+    operators = installation.operators()
     assert len(operators) == 2
-    for name in operators:
-        log = kubectl("logs", "-n", SYSTEM, name)
+    for pod in operators:
+        log = kubectl("logs", "-n", SYSTEM, pod["metadata"]["name"])
         assert log
         assert "Traceback" not in log
 
