@@ -182,8 +182,8 @@ def test_node_that_is_killed_comes_back_with_its_pods(nodes_api: Api, n1: Machin
 
 
 def test_devices_are_allotted_in_order_until_there_are_none(nodes_api: Api, n1: Machine) -> None:
-    with DevicePlugin(n1):
-        nodes_api.wait(lambda: allocatable(nodes_api, "n1") == 8, "8 devices")
+    with DevicePlugin(n1) as plugin:
+        wait_offered(nodes_api, plugin)
         names = [f"pod-{number}" for number in range(5)]
         for name in names[:4]:
             create(nodes_api, name, devices=2)
@@ -196,7 +196,7 @@ def test_devices_are_allotted_in_order_until_there_are_none(nodes_api: Api, n1: 
 
 def test_device_that_falls_ill_is_shown_and_recovers(nodes_api: Api, n1: Machine) -> None:
     with DevicePlugin(n1) as plugin:
-        nodes_api.wait(lambda: allocatable(nodes_api, "n1") == 8, "8 devices")
+        wait_offered(nodes_api, plugin)
         create(nodes_api, "one", devices=2)
         wait_running(nodes_api, "one")
         plugin.set_unhealthy({"0"})
@@ -211,7 +211,7 @@ def test_devices_come_back_after_restarts_of_plugin_and_kubelet(
     nodes_api: Api, n1: Machine
 ) -> None:
     with DevicePlugin(n1) as plugin:
-        nodes_api.wait(lambda: allocatable(nodes_api, "n1") == 8, "8 devices")
+        wait_offered(nodes_api, plugin)
         create(nodes_api, "one", devices=2)
         before = wait_running(nodes_api, "one")
         plugin.stop()
@@ -226,6 +226,12 @@ def test_devices_come_back_after_restarts_of_plugin_and_kubelet(
         wait_running(nodes_api, "two")
         assert devices_of(nodes_api, "two") == "2,3"
         assert wait_running(nodes_api, "one")["status"]["podIP"] == before["status"]["podIP"]
+
+
+def wait_offered(api: Api, plugin: DevicePlugin) -> None:
+    """Wait until the kubelet has the list; what the node tells may be of an earlier plugin."""
+    api.wait(lambda: plugin.connections > 0, "the kubelet has the list")
+    api.wait(lambda: allocatable(api, "n1") == 8, "8 devices")
 
 
 def devices_of(api: Api, name: str) -> str:
