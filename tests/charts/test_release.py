@@ -16,7 +16,8 @@ from tests.cluster.fixtures import OwnControlPlane
 from tests.cluster.kubelet import Kubelet
 from tests.cluster.pod_status import Succeeded
 from tests.contract.custom_resource import Kubectl
-from tests.manifests.documents import MANIFESTS, ROOT, Body
+from tests.images.content import ROOT
+from tests.manifests.documents import MANIFESTS, Body
 from tests.operator.operator_process import OperatorProcess
 from tests.operator.sdep import Sdep
 
@@ -244,6 +245,12 @@ def test_commands_of_the_readme_work(cluster: Cluster, kubelet: Kubelet, tmp_pat
     commands = indented((CHART / "README.md").read_text())
     assert [command.split()[0] for command in commands] == ["helm", "helm", "kubectl"]
     run_as_written(cluster, commands, tmp_path)
+    assert cluster.releases() == [(RELEASE, SYSTEM)]
+
+
+def test_the_projects_own_readme_installs_it_likewise(cluster: Cluster, tmp_path: Path) -> None:
+    commands = indented((ROOT / "README.md").read_text())
+    run_as_written(cluster, [one for one in commands if one.startswith("helm ")], tmp_path)
     assert cluster.releases() == [(RELEASE, SYSTEM)]
 
 

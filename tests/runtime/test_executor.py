@@ -31,7 +31,7 @@ if behaviour == "hangs at start":
 pipe.send(
     ModelFacts(
         num_blocks=8, block_size=4, max_model_len=16, vocab_size=9,
-        dtype="float32", device="stub", phases={},
+        dtype="float32", device=os.environ["OMP_WAIT_POLICY"], phases={},
     )
 )
 if behaviour == "dies when idle":
@@ -111,6 +111,25 @@ async def test_a_worker_runs_a_request_to_its_end(config: EngineConfig) -> None:
     assert (facts.num_blocks, facts.max_model_len, facts.vocab_size) == (64, 256, 199)
     assert facts.dtype == "float32"
     assert list(facts.phases) == ["import", "load", "profile", "self_check"]
+
+
+@pytest.mark.parametrize(
+    ("own", "policy"), [(None, "PASSIVE"), ("ACTIVE", "ACTIVE")], ids=["by default", "as told"]
+)
+async def test_threads_of_a_worker_sleep_where_they_wait(
+    config: EngineConfig,
+    stub: Callable[[str], Sequence[str]],
+    monkeypatch: pytest.MonkeyPatch,
+    own: str | None,
+    policy: str,
+) -> None:
+    monkeypatch.delenv("OMP_WAIT_POLICY", raising=False)
+    if own is not None:
+        monkeypatch.setenv("OMP_WAIT_POLICY", own)
+    executor = ProcessExecutor(config, command=stub("tells its policy"))
+    facts = await executor.start()
+    await executor.stop()
+    assert facts.device == policy
 
 
 async def test_a_step_that_fails_ends_the_worker_and_says_why(config: EngineConfig) -> None:
