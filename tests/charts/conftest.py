@@ -8,13 +8,8 @@ from typing import Final
 
 import pytest
 from tests.charts.helm import Helm
-from tests.cluster.api import Api, Body
-from tests.cluster.cluster import Cluster
 from tests.cluster.errors import ClusterUnavailable
 from tests.cluster.helm import helm as built_helm
-from tests.contract.custom_resource import Kubectl, install_crd
-
-from serving_contract.crd import definition
 
 _NEEDING_HELM: Final = "helm"
 
@@ -38,14 +33,3 @@ def helm(tmp_path_factory: pytest.TempPathFactory) -> Helm:
         return Helm(built_helm(os.environ), tmp_path_factory.mktemp("helm"))
     except ClusterUnavailable as error:
         raise pytest.fail.Exception(str(error), pytrace=False) from None
-
-
-@pytest.fixture(scope="session")
-def crd(api: Api) -> Body:
-    """The CRD as the API server holds it."""
-    return install_crd(api, definition())
-
-
-@pytest.fixture
-def kubectl(control_plane: Cluster, crd: Body) -> Kubectl:
-    return Kubectl.of(control_plane)

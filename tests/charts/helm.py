@@ -8,7 +8,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
-from tests.manifests.documents import ROOT, Body, read
+from tests.images.content import ROOT
+from tests.manifests.documents import Body, read
 
 CHART: Final = ROOT / "charts" / "ascend-serving"
 RELEASE: Final = "ascend-serving"

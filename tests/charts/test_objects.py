@@ -6,7 +6,8 @@ import pytest
 import yaml
 from tests.charts.helm import CHART, SYSTEM, Helm, annotations_of, installed, key_of
 from tests.contract.custom_resource import Kubectl
-from tests.manifests.documents import MANIFESTS, Body, built, kinds, only, version
+from tests.images.content import project_version
+from tests.manifests.documents import MANIFESTS, Body, built, kinds, only
 
 from serving_contract.crd import definition
 from serving_contract.kubernetes import OPERATOR
@@ -97,7 +98,7 @@ def test_crd_can_be_left_out(helm: Helm) -> None:
 
 def test_versions_are_the_projects() -> None:
     chart = yaml.safe_load((CHART / "Chart.yaml").read_text())
-    assert (chart["version"], chart["appVersion"]) == (version(), version())
+    assert (chart["version"], chart["appVersion"]) == (project_version(), project_version())
 
 
 def test_images_are_those_that_are_named(helm: Helm) -> None:

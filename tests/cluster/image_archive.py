@@ -7,7 +7,7 @@ import io
 import json
 import os
 import tarfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -23,7 +23,7 @@ _REFERENCE: Final = "org.opencontainers.image.ref.name"
 
 def write_image(path: Path, *, name: str, program: Path, architecture: str) -> None:
     """Write the docker-archive of an image `name` whose entrypoint is `program`, and no more."""
-    layer = _tar({program.name: program.read_bytes()}, mode=0o755)
+    layer = tar_of({program.name: program.read_bytes()}, mode=0o755)
     config = {
         "architecture": architecture,
         "os": "linux",
@@ -34,7 +34,7 @@ def write_image(path: Path, *, name: str, program: Path, architecture: str) -> N
     files = {"layer.tar": layer, f"{_sha256(encoded)}.json": encoded}
     manifest = [{"Config": f"{_sha256(encoded)}.json", "RepoTags": [name], "Layers": ["layer.tar"]}]
     unfinished = path.with_name(f"{path.name}.{os.getpid()}")
-    unfinished.write_bytes(_tar(files | {_DOCKER: json.dumps(manifest).encode()}))
+    unfinished.write_bytes(tar_of(files | {_DOCKER: json.dumps(manifest).encode()}))
     unfinished.rename(path)
 
 
@@ -88,7 +88,8 @@ def _names(manifest: Any) -> Iterator[str]:
             yield annotations.get(_NAME) or annotations[_REFERENCE]
 
 
-def _tar(files: dict[str, bytes], mode: int = 0o644) -> bytes:
+def tar_of(files: Mapping[str, bytes], mode: int = 0o644) -> bytes:
+    """Return an archive of files with these names and contents."""
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w") as archive:
         for name, content in files.items():

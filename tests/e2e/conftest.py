@@ -13,16 +13,16 @@ from pathlib import Path
 from typing import Final
 
 import pytest
-from tests.cluster.api import Api
+from tests.charts.helm import Helm
 from tests.cluster.helm import helm
 from tests.cluster.nodes import missing_for_nodes
 from tests.cluster.real_cluster import RealCluster
 from tests.contract.custom_resource import Kubectl
 from tests.e2e.figures import FIGURES, Figures
-from tests.e2e.installation import Installation, image_of
+from tests.e2e.installation import Installation
 from tests.e2e.served import Served, make_weights
 from tests.images.archive import retag
-from tests.images.build import build, missing_for_images
+from tests.images.build import TARGETS, build, image_name, missing_for_images
 
 from serving_cli import tiny_model
 
@@ -63,7 +63,7 @@ def figures() -> Figures:
 @pytest.fixture(scope="session")
 def archives() -> dict[str, Path]:
     """The images of this version, by target."""
-    return build(("operator", "router", "engine-cpu"))
+    return build(TARGETS)
 
 
 @pytest.fixture(scope="session")
@@ -81,7 +81,7 @@ def next_images(cluster: RealCluster, archives: dict[str, Path]) -> dict[str, st
     """Images that differ from this version's in their label and name, on every node, by target."""
     for target in ("router", "engine-cpu"):
         cluster.add_image(retag(archives[target], NEXT))
-    return {target: image_of(target, NEXT) for target in ("router", "engine-cpu")}
+    return {target: image_name(target, NEXT) for target in ("router", "engine-cpu")}
 
 
 @pytest.fixture(scope="session")
@@ -90,16 +90,11 @@ def kubectl(cluster: RealCluster) -> Kubectl:
 
 
 @pytest.fixture(scope="session")
-def real_api(cluster: RealCluster) -> Api:
-    return cluster.api
-
-
-@pytest.fixture(scope="session")
 def installation(
     cluster: RealCluster, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Installation]:
     """The chart, installed once as its README says."""
-    installed = Installation(helm(os.environ), cluster, tmp_path_factory.mktemp("helm"))
+    installed = Installation(Helm(helm(os.environ), tmp_path_factory.mktemp("helm")), cluster)
     installed.install()
     yield installed
     # Of all that these tests had it do.

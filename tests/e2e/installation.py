@@ -3,32 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import tomllib
 from pathlib import Path
 from typing import Final
 
+from tests.charts.helm import CHART, RELEASE, SYSTEM, Helm
 from tests.cluster.api import Body
 from tests.cluster.real_cluster import RealCluster
 from tests.contract.custom_resource import CRDS
-
-ROOT: Final = Path(__file__).parents[2]
-CHART: Final = ROOT / "charts" / "ascend-serving"
-RELEASE: Final = "ascend-serving"
-SYSTEM: Final = "ascend-serving-system"
-
-
-def version() -> str:
-    """Return the project's version."""
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    return str(project["version"])
-
-
-def image_of(target: str, tag: str = "") -> str:
-    """Return the name of an image of this version, or of another tag."""
-    return f"ascend-serving/{target}:{tag or version()}"
-
 
 _OPERATOR: Final = f"system:serviceaccount:{SYSTEM}:ascend-serving-operator"
 _CRD: Final = f"{CRDS}/servingdeployments.ascend-serving.dev"
@@ -37,10 +18,9 @@ _CRD: Final = f"{CRDS}/servingdeployments.ascend-serving.dev"
 class Installation:
     """A release of the chart and the helm that made it."""
 
-    def __init__(self, helm: Path, cluster: RealCluster, home: Path) -> None:
+    def __init__(self, helm: Helm, cluster: RealCluster) -> None:
         self.cluster = cluster
-        self._helm = helm
-        self._home = home
+        self._helm = helm.of(cluster.kubeconfig)
         self._audited = 0
 
     def install(self) -> str:
@@ -57,7 +37,7 @@ class Installation:
 
     def reinstall(self) -> str:
         """Install the chart into the namespace that is there."""
-        return self.run("install", RELEASE, str(CHART), "--wait", "--timeout", "3m")
+        return self.run("install", RELEASE, CHART, "--wait", "--timeout", "3m")
 
     def uninstall(self) -> None:
         """Uninstall the chart; what is refused to an operator that loses its rights is in order."""
@@ -68,7 +48,7 @@ class Installation:
 
     def upgrade(self, *settings: str) -> str:
         """Upgrade the release with other values, and wait for it."""
-        return self.run("upgrade", RELEASE, str(CHART), *settings, "--wait", "--timeout", "3m")
+        return self.run("upgrade", RELEASE, CHART, *settings, "--wait", "--timeout", "3m")
 
     def refusals(self) -> list[str]:
         """What the API server refused the operator for want of a right.
@@ -91,18 +71,6 @@ class Installation:
     def _audit_lines(self) -> list[str]:
         return self.cluster.audit_log.read_text().splitlines()
 
-    def run(self, *words: str) -> str:
+    def run(self, *words: str | Path) -> str:
         """Run helm in the release's namespace and return what it prints."""
-        command = [str(self._helm), "--kubeconfig", str(self.cluster.kubeconfig)]
-        done = subprocess.run(
-            [*command, "--namespace", SYSTEM, *words],
-            env=os.environ | {f"HELM_{kind}_HOME": str(self._home) for kind in _HOMES},
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        assert done.returncode == 0, f"helm {' '.join(words)}: {done.stderr}"
-        return done.stdout
-
-
-_HOMES: Final = ("CACHE", "CONFIG", "DATA")
+        return self._helm(*words, "--namespace", SYSTEM)

@@ -16,6 +16,7 @@ from typing import Final, Self
 
 import openai
 
+MODEL: Final = "tiny"
 CONNECT_TIMEOUT_S: Final = 5.0
 READ_TIMEOUT_S: Final = 90.0
 """Between two bytes. A router calls a silent replica dead after 30 s, and says so."""
@@ -64,12 +65,9 @@ class SteadyLoad:
         tokens: of one answer.
     """
 
-    def __init__(
-        self, url: str, *, model: str = "tiny", streams: int = 4, tokens: int = 150
-    ) -> None:
+    def __init__(self, url: str, *, streams: int = 4, tokens: int = 150) -> None:
         self.outcome = Outcome()
         self._url = url
-        self._model = model
         self._streams = streams
         self._tokens = tokens
         self._began = time.monotonic()
@@ -148,7 +146,7 @@ class SteadyLoad:
 
     async def _whole(self, client: openai.AsyncOpenAI) -> int:
         answer = await client.completions.create(
-            model=self._model,
+            model=MODEL,
             prompt="The river knows its way",
             max_tokens=self._tokens,
             extra_body={"ignore_eos": True},
@@ -158,7 +156,7 @@ class SteadyLoad:
 
     async def _stream(self, client: openai.AsyncOpenAI) -> AsyncIterator[int]:
         stream = await client.completions.create(
-            model=self._model,
+            model=MODEL,
             prompt="The old clock on the tower",
             max_tokens=self._tokens,
             stream=True,

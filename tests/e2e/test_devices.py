@@ -11,8 +11,8 @@ from tests.cluster.api import Body
 from tests.cluster.device_plugin import DevicePlugin
 from tests.cluster.real_cluster import RealCluster
 from tests.contract.custom_resource import Kubectl
-from tests.e2e.installation import image_of
 from tests.e2e.served import Served, cpu_spec, engine_resources, until
+from tests.images.build import image_name
 
 RESOURCE: Final = "huawei.com/Ascend910"
 ALL: Final = 8
@@ -76,7 +76,7 @@ def test_replica_on_devices_serves(
 ) -> None:
     """The device is asked for and dealt out; the engine, told so, computes on the processor."""
     fields = {"devices": {"resourceName": RESOURCE}, "parallelism": {"dataParallelSize": 1}}
-    image = image_of("engine-cpu")
+    image = image_name("engine-cpu")
     served.create(**cpu_spec(**fields, engine={"image": image, "args": ["--device", "cpu"]}))
     served.wait_served()
     answer = served.ask()
@@ -98,7 +98,7 @@ def test_more_devices_than_there_are(
     served: Served, plugins: dict[str, DevicePlugin], kubectl: Kubectl
 ) -> None:
     parallelism = {"dataParallelSize": 5, "tensorParallelSize": 4}
-    served.create(**idle_spec(image_of("router"), parallelism=parallelism))
+    served.create(**idle_spec(image_name("router"), parallelism=parallelism))
     served.wait_reason("Degraded", "Unschedulable")
     served.wait(lambda: served.status().get("readyReplicas") == 4, "four of five", 180)
     uids = served.uids()
@@ -115,7 +115,7 @@ def test_more_devices_than_there_are(
 
 def test_device_that_turns_unhealthy(served: Served, plugins: dict[str, DevicePlugin]) -> None:
     parallelism = {"dataParallelSize": 2, "tensorParallelSize": 8}
-    served.create(**idle_spec(image_of("router"), parallelism=parallelism))
+    served.create(**idle_spec(image_name("router"), parallelism=parallelism))
     served.wait_served()
     uids = served.uids()
     node = served.pod(0)["spec"]["nodeName"]
@@ -135,7 +135,7 @@ def test_restart_of_the_device_plugin_touches_no_replica(
     served: Served, plugins: dict[str, DevicePlugin], cluster: RealCluster, kubectl: Kubectl
 ) -> None:
     parallelism = {"dataParallelSize": 2, "tensorParallelSize": 2}
-    served.create(**idle_spec(image_of("router"), parallelism=parallelism))
+    served.create(**idle_spec(image_name("router"), parallelism=parallelism))
     served.wait_served()
     uids = served.uids()
     dealt = devices_of(served, kubectl)

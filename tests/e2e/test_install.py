@@ -8,10 +8,12 @@ from typing import Any
 import openai
 import pytest
 import yaml
+from tests.charts.helm import RELEASE, SYSTEM
 from tests.contract.custom_resource import Kubectl
 from tests.e2e.figures import Figures
-from tests.e2e.installation import RELEASE, ROOT, SYSTEM, Installation
+from tests.e2e.installation import Installation
 from tests.e2e.served import Served, cpu_spec, until
+from tests.manifests.documents import MANIFESTS
 
 
 def apply(kubectl: Kubectl, served: Served, spec: dict[str, Any]) -> None:
@@ -85,7 +87,7 @@ def test_api_keys_and_wrong_ones(served: Served) -> None:
 
 
 def test_sample_of_the_readme_serves(served: Served, kubectl: Kubectl) -> None:
-    sample = ROOT / "manifests" / "samples" / "cpu-trial.yaml"
+    sample = MANIFESTS / "samples" / "cpu-trial.yaml"
     kubectl("apply", "-n", served.namespace, "-f", sample)
     trial = Served(served.api, served.namespace, "trial")
     trial.wait_served()

@@ -8,14 +8,15 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Final
 
 import pytest
+from tests.charts.helm import SYSTEM
 from tests.cluster.errors import ApiRefused
 from tests.cluster.real_cluster import RealCluster
 from tests.contract.custom_resource import Kubectl
 from tests.e2e.figures import Figures
-from tests.e2e.installation import SYSTEM, Installation
+from tests.e2e.installation import Installation
 from tests.e2e.served import Served, cpu_spec, spread_template, until
 from tests.e2e.steady_load import SteadyLoad
 
@@ -44,22 +45,16 @@ def whole(shared: Served) -> Served:
     return shared
 
 
-def assert_nothing_failed(load: SteadyLoad, what: str, figures: Figures, took_s: float) -> None:
-    figures.note(f"{what}, under load", f"{took_s:.1f} s; {load.outcome}")
-    assert load.outcome.failures == []
-
-
-def during(
-    served: Served, what: str, figures: Figures, event: Callable[[], None], **load: Any
-) -> None:
+def during(served: Served, what: str, figures: Figures, event: Callable[[], None]) -> None:
     """Let something happen under load, and check that no answer was lost."""
-    with SteadyLoad(served.url, **load) as steady:
+    with SteadyLoad(served.url) as steady:
         began = time.monotonic()
         event()
         took_s = time.monotonic() - began
         # What the event sets off later is met by streams that began after it.
         steady.wait_for_answers(steady.outcome.answered + 8)
-    assert_nothing_failed(steady, what, figures, took_s)
+    figures.note(f"{what}, under load", f"{took_s:.1f} s; {steady.outcome}")
+    assert steady.outcome.failures == []
 
 
 def test_rolling_update_of_the_engine_image(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import io
 import json
 import tarfile
 import zlib
@@ -12,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from tests.cluster.image_archive import tar_of
 from tests.images.content import hash_of
 
 VERSION_LABEL: Final = "org.opencontainers.image.version"
@@ -88,7 +88,7 @@ def retag(archive: Path, tag: str) -> Path:
         "index.json": _encoded({"schemaVersion": 2, "mediaType": _INDEX, "manifests": [described]}),
     }
     path = archive.with_name(f"{archive.stem}.{hash_of([tag])}.retagged.tar")
-    path.write_bytes(_tar(files))
+    path.write_bytes(tar_of(files))
     return path
 
 
@@ -129,13 +129,3 @@ def _member(archive: tarfile.TarFile, name: str) -> bytes:
     content = archive.extractfile(name)
     assert content is not None
     return content.read()
-
-
-def _tar(files: Mapping[str, bytes]) -> bytes:
-    buffer = io.BytesIO()
-    with tarfile.open(fileobj=buffer, mode="w") as archive:
-        for name, content in files.items():
-            entry = tarfile.TarInfo(name)
-            entry.size = len(content)
-            archive.addfile(entry, io.BytesIO(content))
-    return buffer.getvalue()

@@ -2,24 +2,16 @@
 
 from __future__ import annotations
 
-import tomllib
-from pathlib import Path
 from typing import Any, Final
 
 import yaml
 from tests.contract.custom_resource import Kubectl
+from tests.images.content import ROOT
 
 Body = dict[str, Any]
 
-ROOT: Final = Path(__file__).parents[2]
 MANIFESTS: Final = ROOT / "manifests"
 SAMPLES: Final = tuple(sorted((MANIFESTS / "samples").glob("*.yaml")))
-
-
-def version() -> str:
-    """Return the project's version."""
-    project: Body = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    return str(project["version"])
 
 
 def built(kubectl: Kubectl, folder: str) -> list[Body]:

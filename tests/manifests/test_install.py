@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 from tests.cluster.api import Api
 from tests.contract.custom_resource import DRY_RUN, STRICT, Kubectl
-from tests.manifests.documents import MANIFESTS, Body, built, kinds, only, version
+from tests.images.content import project_version
+from tests.manifests.documents import MANIFESTS, Body, built, kinds, only
 
 from serving_contract.kubernetes import GROUP, OPERATOR
 
@@ -124,13 +125,13 @@ def test_namespaced_variant_follows_the_namespace_of_an_overlay(
 
 def test_images_are_those_of_this_version(kubectl: Kubectl) -> None:
     (operator,) = operator_pod(built(kubectl, "operator"))["spec"]["containers"]
-    assert operator["image"] == f"ascend-serving/operator:{version()}"
+    assert operator["image"] == f"ascend-serving/operator:{project_version()}"
     assert operator["command"] == ["ascend-serving", "operator"]
     assert operator["args"] == [
         "--all-namespaces",
-        f"--engine-image=ascend-serving/engine-npu:{version()}",
-        f"--engine-cpu-image=ascend-serving/engine-cpu:{version()}",
-        f"--router-image=ascend-serving/router:{version()}",
+        f"--engine-image=ascend-serving/engine-npu:{project_version()}",
+        f"--engine-cpu-image=ascend-serving/engine-cpu:{project_version()}",
+        f"--router-image=ascend-serving/router:{project_version()}",
         "--log-format=json",
     ]
 

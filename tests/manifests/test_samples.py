@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 from tests.cluster.api import Api
 from tests.contract.custom_resource import DRY_RUN, STRICT
-from tests.manifests.documents import SAMPLES, Body, read, version
+from tests.images.content import project_version
+from tests.manifests.documents import SAMPLES, Body, read
 
 from serving_contract.deployment import EngineKind, Spec, read_deployment_object
 from serving_contract.kubernetes import KIND
@@ -73,7 +74,7 @@ def test_what_the_operator_makes_of_a_sample_is_accepted_as_its_comment_says(
     body = body_of(sample)
     body["metadata"]["namespace"] = namespace
     owner = api.create(api.path_of(body).rpartition("/")[0], body, STRICT)
-    defaults = Defaults(images=Images.of_version(version()))
+    defaults = Defaults(images=Images.of_version(project_version()))
     for child in objects_of(read_deployment_object(owner), defaults):
         assert isinstance(child, dict)
         api.create(api.path_of(child).rpartition("/")[0], child, DRY_RUN)

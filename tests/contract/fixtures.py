@@ -1,4 +1,4 @@
-"""The manifests and the shared control plane."""
+"""The CRD in the shared control plane, and kubectl there, as fixtures of the root conftest."""
 
 from __future__ import annotations
 
